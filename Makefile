@@ -1,0 +1,102 @@
+# Everything here needs only make and Python 3.11 or newer: the first target that needs .venv
+# makes it. Written for make 3.81 too, which is what macOS has.
+
+PYTHON ?=
+ROUNDS ?= 200
+ARGS ?=
+
+RUN := .venv/bin/python
+FOLDERS := engine server state tools
+
+# The editable install is a tree of links, and a tree of links has no link to a module that was
+# added since. So "is .venv up to date?" asks for a stamp named after all that the install was
+# made from: the pins, the list of our files, and where this checkout is. No dates are compared,
+# so switching branches is noticed too. The stamps are kept beside the links, so that whoever
+# removes build/ gets both back.
+KEY := $(shell { pwd; cat pyproject.toml constraints.txt; \
+    find $(FOLDERS) -type f ! -name '*.pyc' | LC_ALL=C sort; } | cksum | cut -d ' ' -f 1)
+WITH_CLI := build/ready-cli-$(KEY)
+WITH_DEV := build/ready-dev-$(KEY)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo "  PYTHON=python3.12 chooses the interpreter that .venv is made with; 'make clean' first."
+
+.PHONY: demo
+demo: $(WITH_CLI) ## build a real project, cancel it half-way, watch everything of it die
+	@$(RUN) examples/demo.py $(ARGS)
+
+.PHONY: test
+test: $(WITH_DEV) ## all tests: style, types and import rules are among them (ARGS="-k cancel -x")
+	@$(RUN) -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(WITH_DEV) ## only style, types and import rules
+	@$(RUN) -m pytest tests/test_lint.py tests/test_architecture.py $(ARGS)
+
+.PHONY: format
+format: $(WITH_DEV) ## let ruff lay out the code and mend what it can
+	@$(RUN) -m ruff format
+	@$(RUN) -m ruff check --fix
+
+.PHONY: soak
+soak: $(WITH_DEV) ## cancel again and again, with kills and crashes (ROUNDS=200)
+	@$(RUN) bench/soak.py --rounds $(ROUNDS) $(ARGS)
+
+.PHONY: bench
+bench: $(WITH_DEV) ## measure: how long until a cancel is answered, what a look costs
+	@$(RUN) bench/run.py $(ARGS)
+
+# Resolved with the oldest Python that we support: what resolves there resolves on the newer ones.
+# A fresh environment, so that nothing is pinned that only happened to be installed.
+.PHONY: constraints
+constraints: PYTHON := $(or $(PYTHON),python3.11)
+constraints: ## resolve pyproject.toml anew into constraints.txt (needs python3.11)
+	@echo "Resolving with $(PYTHON) ..."
+	@$(PYTHON) -m venv --clear build/pins
+	@build/pins/bin/python -m pip install -qq --disable-pip-version-check '.[dev]'
+	@build/pins/bin/python -m pip freeze --all --exclude pip --exclude bilt-mcp > build/pins.txt
+	@mv build/pins.txt constraints.txt
+	@rm -rf build/pins build/lib build/bdist.*
+	@echo "constraints.txt: $$(wc -l < constraints.txt | tr -d ' ') packages"
+
+.PHONY: clean
+clean: ## remove .venv and everything that was made
+	rm -rf .venv build dist *.egg-info examples/storefront/build
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Remade also when the interpreter that it was made with is gone.
+ifneq ($(shell test -x $(RUN) && echo works),works)
+.PHONY: .venv/pyvenv.cfg
+endif
+.venv/pyvenv.cfg:
+	@set -e; found=; \
+	for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	    then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "bilt-mcp needs Python 3.11 or newer; found none as:" \
+	        "$(or $(PYTHON),python3.13 python3.12 python3.11 python3)." >&2; \
+	    echo "Install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; \
+	fi; \
+	if ! $$found -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "$$found cannot make environments: its venv or ensurepip is missing." >&2; \
+	    echo "On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; \
+	fi; \
+	echo "Setting up .venv with $$($$found --version), once ..."; \
+	$$found -m venv --clear .venv
+	@touch $@
+
+# setuptools first and then no build isolation: the build is pinned like everything else, and
+# bringing the links up to date takes two seconds and no network.
+PIP_INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
+build/ready-%-$(KEY): .venv/pyvenv.cfg
+	@echo "Bringing .venv up to date ($*) ..."
+	@rm -rf build/__editable__.*
+	@$(PIP_INSTALL) setuptools
+	@$(PIP_INSTALL) --no-build-isolation -e '.[$*]'
+	@find build -name 'ready-*' ! -name '*-$(KEY)' -exec rm -f {} +
+	@touch $@ $(WITH_CLI)
