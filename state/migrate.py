@@ -1,0 +1,62 @@
+"""Numbered SQL files, each applied exactly once, whoever comes first."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from importlib.resources import files
+
+from .errors import StoreUnavailable
+
+
+def migrations() -> list[tuple[int, str]]:
+    """The numbers and texts of `migrations/sqlite/NNNN_name.sql`, in order."""
+    folder = files(__package__) / "migrations" / "sqlite"
+    found = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return [(int(name[:4]), (folder / name).read_text("utf-8")) for name in found]
+
+
+def statements(script: str) -> Iterator[str]:
+    """The statements of a script, one by one: `executescript` would commit before it begins."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def migrate(connection: sqlite3.Connection, name: str) -> int:
+    """Bring the schema up to date; returns its version.
+
+    The version is read again inside the write transaction, so of many processes that start together one does
+    the work and the others find it done. Raises `StoreUnavailable` for a schema that is newer than this program.
+    """
+    known = migrations()
+    newest = known[-1][0]
+    found = _version(connection)
+    if found < newest:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            found = _version(connection)
+            for number, script in known:
+                if number > found:
+                    for statement in statements(script):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {number}")
+            connection.commit()
+        except BaseException:
+            connection.rollback()
+            raise
+        found = max(found, newest)
+    if found > newest:
+        raise StoreUnavailable(
+            f"The store {name} was made by a newer bilt-mcp (schema {found}; this one knows {newest}). Upgrade "
+            "bilt-mcp, or use another store: --store PATH or BILT_STORE.",
+            store=name,
+        )
+    return found
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

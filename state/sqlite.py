@@ -1,0 +1,213 @@
+"""The store on SQLite: sessions, messages and starting.
+
+`sqlite_decisions.py` has what callers decide, `sqlite_worker.py` what a worker does, `sqlite_endings.py` how it ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from uuid import uuid4
+
+from .errors import (
+    IdempotencyKeyReused,
+    WorkflowAlreadyActive,
+)
+from .models import (
+    MessagePage,
+    MessageQuery,
+    Note,
+    Plan,
+    Project,
+    Session,
+    Started,
+)
+from .sqlite_base import Row, one
+from .sqlite_decisions import DecisionVerbs
+from .sqlite_lookup import message_page, project_row, session_row
+from .sqlite_rows import (
+    SESSION_QUERY,
+    plan_text,
+    project_of,
+    session_of,
+)
+from .sqlite_worker import WorkerVerbs
+from .transitions import ACTIVE, Status
+
+
+class SqliteStore(DecisionVerbs, WorkerVerbs):
+    """`SessionStore` on one SQLite file. Open it with `async with`."""
+
+    async def open_project(self, account: str, root: str, name: str) -> Project:
+        """See `SessionStore.open_project`."""
+        found = await self._read(
+            lambda c: one(
+                c, "SELECT * FROM project WHERE account = :a AND root = :r", a=account, r=root
+            )
+        )
+        if found is None:
+            found = await self._write(lambda c: self._insert_project(c, account, root, name))
+        return project_of(found)
+
+    def _insert_project(self, c: sqlite3.Connection, account: str, root: str, name: str) -> Row:
+        row = one(
+            c,
+            """INSERT INTO project (id, account, root, name, created_at, updated_at)
+               VALUES (:id, :account, :root, :name, :now, :now)
+               ON CONFLICT (account, root) DO UPDATE SET root = excluded.root RETURNING *""",
+            id=str(uuid4()),
+            account=account,
+            root=root,
+            name=name,
+            now=self._clock.now(),
+        )
+        assert row is not None
+        return row
+
+    async def project(self, account: str, project_id: str) -> Project:
+        """See `SessionStore.project`."""
+        return project_of(await self._read(lambda c: project_row(c, account, project_id)))
+
+    async def latest_session(self, account: str, project_id: str) -> Session:
+        """See `SessionStore.latest_session`."""
+
+        def newest(c: sqlite3.Connection) -> Row | None:
+            project = project_row(c, account, project_id)
+            sql = f"{SESSION_QUERY} s.n = (SELECT max(n) FROM session WHERE project = :project)"
+            return one(c, sql, account=account, project=project["n"])
+
+        def create(c: sqlite3.Connection) -> Row:
+            found = newest(c)
+            if found is None:
+                c.execute(
+                    """INSERT INTO session (id, account, project, created_at, updated_at)
+                       VALUES (:id, :account, :project, :now, :now)""",
+                    {
+                        "id": str(uuid4()),
+                        "account": account,
+                        "project": project_row(c, account, project_id)["n"],
+                        "now": self._clock.now(),
+                    },
+                )
+                found = newest(c)
+            assert found is not None
+            return found
+
+        row = await self._read(newest)
+        if row is None:
+            row = await self._write(create)
+        return session_of(row, self._clock)
+
+    async def session(self, account: str, session_id: str) -> Session:
+        """See `SessionStore.session`."""
+        row: Row = await self._read(lambda c: session_row(c, account, session_id))
+        return session_of(row, self._clock)
+
+    # -- messages --------------------------------------------------------------------------------
+
+    async def messages(self, account: str, session_id: str, query: MessageQuery) -> MessagePage:
+        """See `SessionStore.messages`."""
+        return await self._read(lambda c: message_page(c, account, session_id, query))
+
+    # -- starting --------------------------------------------------------------------------------
+
+    async def first_answer(
+        self, account: str, session_id: str, message: str, key: str
+    ) -> Started | None:
+        """See `SessionStore.first_answer`."""
+
+        def look(c: sqlite3.Connection) -> Started | None:
+            session = session_row(c, account, session_id)
+            return _replay(c, session, message, key)
+
+        return await self._read(look)
+
+    async def start(
+        self,
+        account: str,
+        session_id: str,
+        message: str,
+        plan: Plan,
+        *,
+        workflow_id: str | None = None,
+        key: str | None = None,
+    ) -> Started:
+        """See `SessionStore.start`."""
+        new_id = workflow_id or str(uuid4())
+        return await self._write(
+            lambda c: self._start(c, account, session_id, new_id, message, plan, key)
+        )
+
+    def _start(
+        self,
+        c: sqlite3.Connection,
+        account: str,
+        session_id: str,
+        workflow_id: str,
+        message: str,
+        plan: Plan,
+        key: str | None,
+    ) -> Started:
+        session = session_row(c, account, session_id)
+        if key is not None and (first := _replay(c, session, message, key)) is not None:
+            return first
+        if session["status"] in ACTIVE:
+            raise WorkflowAlreadyActive(
+                f"The session's workflow is {session['status']}. Wait for it with bilt_get_session, or stop it with "
+                "bilt_cancel_workflow, then send the message again.",
+                current_status=session["status"],
+                workflow_id=session["w_id"],
+            )
+        now = self._clock.now()
+        row = one(
+            c,
+            """INSERT INTO workflow (id, session, project, status, message, plan, max_parallel, total_steps, step,
+                                     created_at)
+               SELECT :id, n, project, 'pending', :message, :plan, :max_parallel, :total, :step, :now
+               FROM session WHERE n = :session RETURNING n, id""",
+            id=workflow_id,
+            session=session["s_n"],
+            message=message,
+            plan=plan_text(plan),
+            max_parallel=plan.max_parallel,
+            total=len(plan.steps),
+            step=plan.steps[0].name,
+            now=now,
+        )
+        assert row is not None
+        if key is not None:
+            c.execute(
+                "INSERT INTO idempotency (session, key, digest, workflow) VALUES (?, ?, ?, ?)",
+                (session["s_n"], key, _digest(message), row["n"]),
+            )
+        names = ", ".join(step.name for step in plan.steps)
+        said = [
+            Note(message, variant="info", side="user"),
+            Note(f"Workflow accepted. Steps: {names}", "info"),
+        ]
+        self._append(c, session["s_n"], row["n"], said)
+        self._touch(c, session["s_n"])
+        return Started(session_id, row["id"], Status.PENDING)
+
+
+def _digest(message: str) -> str:
+    return hashlib.sha256(message.encode()).hexdigest()
+
+
+def _replay(c: sqlite3.Connection, session: Row, message: str, key: str) -> Started | None:
+    row = one(
+        c,
+        """SELECT i.digest, w.id FROM idempotency AS i JOIN workflow AS w ON w.n = i.workflow
+           WHERE i.session = :session AND i.key = :key""",
+        session=session["s_n"],
+        key=key,
+    )
+    if row is None:
+        return None
+    if row["digest"] != _digest(message):
+        raise IdempotencyKeyReused(
+            "This idempotency_key came before with another message in this session. Nothing was started. Use a new "
+            "key for a new message.",
+            workflow_id=row["id"],
+        )
+    return Started(session["s_id"], row["id"], Status.PENDING)

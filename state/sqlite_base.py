@@ -1,0 +1,260 @@
+"""Connections to one SQLite file: how it is opened, how it is written, how changes are noticed."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import aiosqlite
+import anyio
+
+from .clock import Clock, SystemClock
+from .errors import BiltError, StoreUnavailable
+from .location import StoreLocation
+from .migrate import migrate
+
+T = TypeVar("T")
+Row = sqlite3.Row
+
+OLDEST_SQLITE = (3, 37, 0)
+"""STRICT tables; RETURNING is older."""
+BUSY_SECONDS = 10.0
+POLL_SECONDS = 0.02
+URGENT_POLL_SECONDS = 0.005
+
+
+class SqliteBase:
+    """An open store. Use it as an async context manager: what is not closed keeps the interpreter from exiting."""
+
+    def __init__(self, location: StoreLocation, clock: Clock | None = None) -> None:
+        self.location = location
+        self._clock: Clock = clock or SystemClock()
+        self._writer: aiosqlite.Connection | None = None
+        self._reader: aiosqlite.Connection | None = None
+        self._probe: sqlite3.Connection | None = None
+        self._version = 0
+        self._changes = 0
+        self._changed = anyio.Event()
+        self._hurry = anyio.Event()
+        self._looking = False
+        self._urgent_waiters = 0
+
+    async def __aenter__(self) -> Self:
+        """Open the file, make or migrate its schema. Raises `StoreUnavailable`."""
+        self.location.prepare()
+        try:
+            self._writer = await aiosqlite.core.Connection(self._connect_writer, 64)
+            self._reader = await aiosqlite.core.Connection(self._connect_reader, 64)
+            self._probe = _connect(self.location)
+            self._version = self._data_version()
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            await self._close()
+            raise self._unavailable(error) from error
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close every connection, also when the block was cancelled."""
+        with anyio.CancelScope(shield=True):
+            await self._close()
+
+    async def _close(self) -> None:
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                await connection.close()
+        if self._probe is not None:
+            self._probe.close()
+        self._reader = self._writer = self._probe = None
+
+    # -- connections -----------------------------------------------------------------------------
+
+    def _connect_writer(self) -> sqlite3.Connection:
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            needed = ".".join(map(str, OLDEST_SQLITE))
+            raise StoreUnavailable(
+                f"This Python has SQLite {sqlite3.sqlite_version}; the store needs {needed} or newer. "
+                "Run bilt-mcp on a newer Python."
+            )
+        connection = _connect(self.location)
+        try:
+            _use_wal(connection)
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            migrate(connection, str(self.location.database))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        connection = _connect(self.location)
+        connection.execute("PRAGMA query_only = ON")
+        # SQLite's own lower() knows ASCII only.
+        connection.create_function("casefold", 1, str.casefold, deterministic=True)
+        return connection
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` as one write transaction: all of it or nothing.
+
+        It is one call on the connection's thread, so a cancelled caller cannot leave it open: it ends by
+        itself, and a cancelled caller cannot know whether it did.
+        """
+        result = await self._on(self._writer, partial(_transaction, work))
+        self._bump()
+        return result
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` on the reader's connection; it must fetch all it wants before it returns."""
+        return await self._on(self._reader, partial(_snapshot, work))
+
+    async def _on(
+        self, connection: aiosqlite.Connection | None, run: Callable[[sqlite3.Connection], T]
+    ) -> T:
+        if connection is None:
+            raise StoreUnavailable("The store is closed.")
+        try:
+            # aiosqlite offers statements only; a transaction in one call needs its way to the thread.
+            on_thread = cast(Callable[..., Awaitable[T]], connection._execute)
+            return await on_thread(run, connection._conn)
+        except sqlite3.IntegrityError:
+            raise
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> BiltError:
+        path = self.location.database
+        code = getattr(error, "sqlite_errorname", "")
+        if code.startswith("SQLITE_FULL"):
+            told = f"The disk that holds the store {path} is full: nothing was changed. Make room, then call again."
+        elif code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+            told = (
+                f"The store {path} cannot be written by this user. Change the permissions of the file and its "
+                "folder, or choose another place: --store PATH or BILT_STORE."
+            )
+        elif code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or isinstance(
+            error, UnicodeDecodeError
+        ):
+            told = (
+                f"The store {path} is damaged or not a bilt store. Move it away together with {path.name}-wal and "
+                f"{path.name}-shm (keep them), and call again: a new store is made."
+            )
+        elif code.startswith("SQLITE_BUSY"):
+            told = f"Another process locked the store {path} for {BUSY_SECONDS:.0f} s: nothing was changed. Call again."
+        else:
+            kind = code or type(error).__name__
+            told = f"The store {path} failed ({kind}: {error}). Nothing was changed; call again."
+        return StoreUnavailable(told, store=str(path))
+
+    # -- waiting ---------------------------------------------------------------------------------
+
+    def changes(self) -> int:
+        """See `SessionStore.changes`."""
+        return self._changes
+
+    async def wait_change(self, seen: int, timeout: float, *, urgent: bool = False) -> int:
+        """See `SessionStore.wait_change`."""
+        self._urgent_waiters += urgent
+        if urgent:
+            self._hurry.set()
+        try:
+            with anyio.move_on_after(timeout):
+                while self._changes == seen:
+                    # One of those who wait looks for all of them.
+                    await (self._changed.wait() if self._looking else self._look())
+        finally:
+            self._urgent_waiters -= urgent
+        return self._changes
+
+    async def _look(self) -> None:
+        self._looking = True
+        known = self._changes
+        try:
+            while self._changes == known:
+                version = self._data_version()
+                if version != self._version:
+                    self._version = version
+                    self._bump()
+                    return
+                self._hurry = anyio.Event()
+                with anyio.move_on_after(
+                    URGENT_POLL_SECONDS if self._urgent_waiters else POLL_SECONDS
+                ):
+                    await self._hurry.wait()
+        finally:
+            self._looking = False
+            self._wake()  # somebody else must look now
+
+    def nudge(self) -> None:
+        """See `SessionStore.nudge`."""
+        self._bump()
+
+    def _bump(self) -> None:
+        self._changes += 1
+        self._hurry.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def _data_version(self) -> int:
+        assert self._probe is not None
+        return int(self._probe.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _connect(location: StoreLocation) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        location.database, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    # Changing the mode does not use the busy handler, so processes that start together must try again.
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _transaction(work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(connection)
+        connection.commit()
+    except BaseException:
+        if connection.in_transaction:
+            connection.rollback()
+        raise
+    return result
+
+
+def _snapshot(work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
+    connection.execute("BEGIN")
+    try:
+        return work(connection)
+    finally:
+        connection.rollback()
+
+
+def one(connection: sqlite3.Connection, sql: str, **values: Any) -> Row | None:
+    """The first row of a query, or None; every row is fetched, so that no read stays open."""
+    rows = connection.execute(sql, values).fetchall()
+    return rows[0] if rows else None

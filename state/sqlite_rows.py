@@ -1,0 +1,180 @@
+"""Rows of the SQLite store as values, and the queries that read them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection
+from dataclasses import asdict
+
+from .clock import Clock, boot_id
+from .models import (
+    DeployState,
+    Failure,
+    FailureCode,
+    Message,
+    PendingAction,
+    Plan,
+    PlannedStep,
+    ProcessRecord,
+    Project,
+    Session,
+    Stopped,
+    Workflow,
+)
+from .transitions import Status
+
+Row = sqlite3.Row
+
+DEPLOY_STATE = """
+    CASE
+        WHEN NOT EXISTS (SELECT 1 FROM step_run AS r WHERE r.workflow = w.n AND r.deploy = 1)
+            THEN 'not_started'
+        WHEN EXISTS (
+            SELECT 1 FROM step_run AS r
+            WHERE r.workflow = w.n AND r.deploy = 1 AND r.outcome IS NOT 'succeeded' AND NOT EXISTS (
+                SELECT 1 FROM step_run AS later
+                WHERE later.workflow = w.n AND later.position = r.position AND later.attempt > r.attempt))
+            THEN 'interrupted'
+        ELSE 'done'
+    END"""
+
+WORKFLOW_COLUMNS = f"""
+    w.id AS w_id, w.status, w.total_steps, w.position, w.step, w.step_percent, w.step_message,
+    w.created_at AS w_created_at, w.started_at, w.finished_at, w.cancel_requested_at, w.cancel_reason,
+    w.pause_requested, w.failure, w.stopped, w.boot_id, w.started_mono, w.output_mono,
+    CASE WHEN w.n IS NOT NULL THEN {DEPLOY_STATE} END AS deploy"""
+
+SESSION_QUERY = f"""
+    SELECT s.n AS s_n, s.id AS s_id, s.account, s.revision, s.created_at AS s_created_at, s.updated_at AS s_updated_at,
+           p.id AS p_id, w.n AS w_n, {WORKFLOW_COLUMNS},
+           g.id AS g_id, g.step AS g_step, g.message AS g_message, g.expires_at AS g_expires_at
+    FROM session AS s
+    JOIN project AS p ON p.n = s.project
+    LEFT JOIN workflow AS w ON w.n = (SELECT max(n) FROM workflow WHERE session = s.n)
+    LEFT JOIN gate AS g ON g.workflow = w.n AND g.answer IS NULL
+    WHERE s.account = :account AND """
+
+
+def quoted(statuses: Collection[Status]) -> str:
+    """Statuses as the inside of an SQL `IN (...)`; they are our own constants, never input."""
+    return ", ".join(f"'{status.value}'" for status in Status if status in statuses)
+
+
+def session_of(row: Row, clock: Clock) -> Session:
+    """A row of `SESSION_QUERY`."""
+    gate = None
+    if row["g_id"] is not None:
+        gate = PendingAction(row["g_id"], row["g_step"], row["g_message"], row["g_expires_at"])
+    return Session(
+        id=row["s_id"],
+        project_id=row["p_id"],
+        revision=row["revision"],
+        created_at=row["s_created_at"],
+        updated_at=row["s_updated_at"],
+        workflow=None if row["w_id"] is None else workflow_of(row, clock),
+        pending_action=gate,
+    )
+
+
+def workflow_of(row: Row, clock: Clock) -> Workflow:
+    """The workflow in a row with `WORKFLOW_COLUMNS` and `s_id`."""
+    status = Status(row["status"])
+    elapsed = quiet = None
+    if status is Status.RUNNING and row["started_mono"] is not None and row["boot_id"] == boot_id():
+        now = clock.monotonic()
+        elapsed = max(0, now - row["started_mono"]) / 1000
+        quiet = max(0, now - row["output_mono"]) / 1000
+    return Workflow(
+        id=row["w_id"],
+        session_id=row["s_id"],
+        status=status,
+        total_steps=row["total_steps"],
+        position=row["position"],
+        step=row["step"],
+        step_percent=row["step_percent"],
+        step_message=row["step_message"],
+        created_at=row["w_created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        cancel_requested_at=row["cancel_requested_at"],
+        cancel_reason=row["cancel_reason"],
+        pause_requested=bool(row["pause_requested"]),
+        failure=failure_of(row["failure"]),
+        stopped=stopped_of(row["stopped"]),
+        deploy=DeployState(row["deploy"]),
+        elapsed_seconds=elapsed,
+        quiet_seconds=quiet,
+    )
+
+
+def project_of(row: Row) -> Project:
+    """A row of `project`."""
+    return Project(
+        id=row["id"],
+        account=row["account"],
+        root=row["root"],
+        name=row["name"],
+        description=row["description"],
+        visibility=row["visibility"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def message_of(row: Row) -> Message:
+    """A row of `message` with its workflow's id as `workflow_id`."""
+    return Message(
+        id=row["id"],
+        side=row["side"],
+        variant=row["variant"],
+        content=row["content"],
+        workflow_id=row["workflow_id"],
+        step=row["step"],
+        created_at=row["created_at"],
+    )
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan as it is kept."""
+    return json.dumps(asdict(plan), ensure_ascii=False, separators=(",", ":"))
+
+
+def plan_of(text: str) -> Plan:
+    """The plan that `plan_text` kept."""
+    kept = json.loads(text)
+    kept["steps"] = tuple(PlannedStep(**step) for step in kept["steps"])
+    return Plan(**kept)
+
+
+def failure_text(failure: Failure) -> str:
+    """A failure as it is kept."""
+    return json.dumps(asdict(failure), ensure_ascii=False)
+
+
+def failure_of(text: str | None) -> Failure | None:
+    """The failure that `failure_text` kept."""
+    if text is None:
+        return None
+    kept = json.loads(text)
+    return Failure(**{**kept, "code": FailureCode(kept["code"])})
+
+
+def stopped_text(stopped: Stopped) -> str:
+    """A receipt as it is kept."""
+    return json.dumps(asdict(stopped), ensure_ascii=False)
+
+
+def stopped_of(text: str | None) -> Stopped | None:
+    """The receipt that `stopped_text` kept."""
+    if text is None:
+        return None
+    kept = json.loads(text)
+    return Stopped(**{**kept, "deploy": DeployState(kept["deploy"])})
+
+
+def process_of(boot: str | None, pid: int | None, ticks: int | None) -> ProcessRecord | None:
+    """A recorded process, or None when it was not recorded."""
+    if boot is None or pid is None or ticks is None:
+        return None
+    return ProcessRecord(boot, pid, ticks)

@@ -1,0 +1,95 @@
+"""What several verbs of the SQLite store write in the same way, inside a transaction of theirs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from .models import Note
+from .sqlite_base import SqliteBase, one
+from .sqlite_rows import plan_of, quoted
+from .transitions import Event, sources
+
+
+class SharedWrites(SqliteBase):
+    """Pieces of transactions. None of them begins or ends one."""
+
+    def _fenced(self, c: sqlite3.Connection, epoch: int) -> bool:
+        row = one(c, "SELECT 1 FROM worker WHERE epoch = :epoch", epoch=epoch)
+        return row is not None
+
+    def _finish_cancel(
+        self, c: sqlite3.Connection, workflow: int, receipt: str, notes: Sequence[Note]
+    ) -> bool:
+        # How long it took is counted from the decision, whoever killed.
+        row = one(
+            c,
+            f"""UPDATE workflow SET status = 'cancelled', finished_at = :now,
+                    stopped = json_set(:receipt, '$.took_ms', max(0, :now - cancel_requested_at))
+                WHERE n = :n AND status IN ({quoted(sources(Event.STOPPED))}) RETURNING session""",
+            n=workflow,
+            now=self._clock.now(),
+            receipt=receipt,
+        )
+        if row is None:
+            return False
+        self._append(c, row["session"], workflow, notes)
+        self._touch(c, row["session"])
+        return True
+
+    def _close_steps(self, c: sqlite3.Connection, workflow: int, outcome: str) -> None:
+        c.execute(
+            "UPDATE step_run SET outcome = ?, finished_at = ? WHERE workflow = ? AND outcome IS NULL",
+            (outcome, self._clock.now(), workflow),
+        )
+
+    def _close_gate(self, c: sqlite3.Connection, workflow: int, answer: str, by: str) -> None:
+        c.execute(
+            "UPDATE gate SET answer = ?, answered_at = ?, answered_by = ? WHERE workflow = ? AND answer IS NULL",
+            (answer, self._clock.now(), by, workflow),
+        )
+
+    def _skips_on_decline(self, c: sqlite3.Connection, workflow: int) -> bool:
+        row = one(c, "SELECT plan, position FROM workflow WHERE n = :n", n=workflow)
+        assert row is not None
+        return plan_of(row["plan"]).steps[row["position"] - 1].on_decline == "skip"
+
+    def _move_to(self, c: sqlite3.Connection, workflow: int, position: int) -> None:
+        row = one(c, "SELECT plan FROM workflow WHERE n = :n", n=workflow)
+        assert row is not None
+        steps = plan_of(row["plan"]).steps
+        c.execute(
+            "UPDATE workflow SET position = ?, step = ?, step_percent = NULL, step_message = NULL WHERE n = ?",
+            (position, steps[position - 1].name if position <= len(steps) else None, workflow),
+        )
+
+    def _append(
+        self, c: sqlite3.Connection, session: int, workflow: int | None, notes: Sequence[Note]
+    ) -> None:
+        if not notes:
+            return
+        now = self._clock.now()
+        c.executemany(
+            """INSERT INTO message (session, workflow, step, side, variant, content, created_at)
+               VALUES (?, ?, ?, ?, ?, ?, ?)""",
+            [
+                (session, workflow, note.step, note.side, note.variant, note.content, now)
+                for note in notes
+            ],
+        )
+        c.execute(
+            "UPDATE session SET message_total = message_total + ? WHERE n = ?",
+            (len(notes), session),
+        )
+
+    def _touch(self, c: sqlite3.Connection, session: int) -> None:
+        # Never backwards, whatever the wall clock does.
+        c.execute(
+            "UPDATE session SET revision = revision + 1, updated_at = max(updated_at, ?) WHERE n = ?",
+            (self._clock.now(), session),
+        )
+
+    def _touch_of(self, c: sqlite3.Connection, workflow: int) -> None:
+        row = one(c, "SELECT session FROM workflow WHERE n = :n", n=workflow)
+        assert row is not None
+        self._touch(c, row["session"])

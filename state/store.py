@@ -1,0 +1,250 @@
+"""The contract of a store. `tests/test_store_contract.py` holds every implementation to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from .models import (
+    Cancelled,
+    Claim,
+    Failure,
+    LostWorkflow,
+    MessagePage,
+    MessageQuery,
+    Note,
+    Plan,
+    ProcessRecord,
+    Project,
+    Session,
+    Started,
+    StepTicket,
+    Stopped,
+    Workflow,
+)
+from .transitions import Status
+
+
+class SessionStore(Protocol):
+    """Where sessions, workflows and messages live, and where every race is decided.
+
+    Rules that hold for every verb:
+
+    * When a verb returns, its effect is durable and visible to every other process. When it raises, it has had
+      no effect, except that a verb whose caller was cancelled may have happened.
+    * A verb that changes a status is one guarded statement. It happens only in the statuses that `TRANSITIONS`
+      allows, and of verbs that compete exactly one happens. A worker's verb that lost returns False or None; a
+      caller's verb that lost raises the documented error with the true state.
+    * A worker's verbs carry the epoch under which it claimed. Under any other epoch they do nothing.
+    * Every id that a caller gives is looked up together with `account`. Unknown and foreign ids raise the same
+      error with the same words.
+    * A session's `revision` rises whenever `session()` would answer something else, `elapsed_seconds` and
+      `quiet_seconds` aside.
+    * Message ids rise and become visible in their order: who reads on from the last id that he saw misses nothing.
+
+    Any verb may raise `StoreUnavailable`.
+    """
+
+    # -- what callers ask ------------------------------------------------------------------------
+
+    async def open_project(self, account: str, root: str, name: str) -> Project:
+        """The account's project in folder `root`; created with `name` when there is none."""
+        ...
+
+    async def project(self, account: str, project_id: str) -> Project:
+        """One project. Raises `ProjectNotFound`."""
+        ...
+
+    async def latest_session(self, account: str, project_id: str) -> Session:
+        """The project's newest session; an idle one is created when it has none. Raises `ProjectNotFound`."""
+        ...
+
+    async def session(self, account: str, session_id: str) -> Session:
+        """One session with its newest workflow. Raises `SessionNotFound`."""
+        ...
+
+    async def messages(self, account: str, session_id: str, query: MessageQuery) -> MessagePage:
+        """A page of a session's messages. `total` counts what the filters let through, whatever the page.
+
+        Raises `SessionNotFound`, and `WorkflowNotFound` when `query.workflow_id` is not one of this session.
+        """
+        ...
+
+    async def first_answer(
+        self, account: str, session_id: str, message: str, key: str
+    ) -> Started | None:
+        """The answer that `key` got before in this session, or None when it is new.
+
+        Raises `SessionNotFound`, and `IdempotencyKeyReused` when it came with another message.
+        """
+        ...
+
+    async def start(
+        self,
+        account: str,
+        session_id: str,
+        message: str,
+        plan: Plan,
+        *,
+        workflow_id: str | None = None,
+        key: str | None = None,
+    ) -> Started:
+        """Accept a message: it and a `pending` workflow become durable together.
+
+        `workflow_id` is a new UUID, drawn here unless the caller has prepared something under it. A `key` that this
+        session knows returns the first answer and starts nothing. Raises `SessionNotFound`, `WorkflowAlreadyActive`
+        (details `current_status`, `workflow_id`) and `IdempotencyKeyReused`.
+        """
+        ...
+
+    async def cancel(self, account: str, session_id: str, reason: str | None, by: str) -> Cancelled:
+        """Decide that the session's workflow will be cancelled.
+
+        `pending` and `paused`, and `running` while no worker holds it, become `cancelled` at once, with a verified
+        receipt of nothing killed. `running` becomes `cancelling`: the worker that holds it kills and reports
+        `stopped`. In `cancelling` this joins the first cancel and changes nothing. `by` names who asked, for the
+        history. Raises `SessionNotFound`, and `CannotCancel` (details `current_status`).
+        """
+        ...
+
+    async def steps_done(self, account: str, session_id: str) -> Sequence[str]:
+        """The names of the steps of the session's newest workflow that ended well, in their order.
+
+        Raises `SessionNotFound`.
+        """
+        ...
+
+    async def request_pause(self, account: str, session_id: str, by: str) -> Workflow:
+        """Ask that the workflow stop before its next step; `pending` and `running` only. Raises `CannotPause`."""
+        ...
+
+    async def resume(self, account: str, session_id: str, by: str) -> Workflow:
+        """End a requested pause. Raises `CannotResume`, and `ConfirmationRequired` at a gate."""
+        ...
+
+    async def confirm(self, account: str, session_id: str, action_id: str, by: str) -> Workflow:
+        """Say yes to the open gate `action_id`. Raises `NothingToConfirm` when it is not open (any more)."""
+        ...
+
+    async def decline(self, account: str, session_id: str, action_id: str, by: str) -> Workflow:
+        """Say no to the open gate `action_id`.
+
+        The workflow is cancelled, or goes on without the step when it says `on_decline = "skip"`. Raises
+        `NothingToConfirm`.
+        """
+        ...
+
+    # -- what a worker does ----------------------------------------------------------------------
+
+    async def take_over(self, worker: ProcessRecord, version: str) -> int:
+        """Become the store's worker; returns a new epoch, higher than any before."""
+        ...
+
+    async def leave(self, epoch: int) -> bool:
+        """Stop being the worker, unless something waits for one. False: stay, there is work."""
+        ...
+
+    async def worker_leaving(self) -> bool:
+        """Whether the last worker has left on purpose, or is about to."""
+        ...
+
+    async def lost(self, epoch: int) -> Sequence[LostWorkflow]:
+        """The workflows that workers of earlier epochs held and did not finish."""
+        ...
+
+    async def report_lost(
+        self, epoch: int, workflow_id: str, failure: Failure, stopped: Stopped
+    ) -> bool:
+        """Close a workflow of an earlier epoch, after what was left of it is dead.
+
+        `running` becomes `failed`, `cancelling` becomes `cancelled`; its open steps become `lost`.
+        """
+        ...
+
+    async def claim(self, epoch: int) -> Claim | None:
+        """Take the oldest workflow that waits for a worker and whose project has room; None when none does."""
+        ...
+
+    async def cancelling(self, epoch: int) -> Sequence[str]:
+        """The ids of the workflows of this epoch that are to be killed."""
+        ...
+
+    async def waiting_for_worker(self) -> bool:
+        """Whether anything is active that needs a worker: all but `paused`."""
+        ...
+
+    async def workflow_status(self, workflow_id: str) -> Status | None:
+        """The status of any workflow of this store, or None when there is no such workflow."""
+        ...
+
+    async def begin_step(
+        self, claim: Claim, attempt: int, keeper: ProcessRecord
+    ) -> StepTicket | None:
+        """Record that an attempt of the step at `claim.position` is about to start, before it does.
+
+        None when the workflow is no longer running under this epoch: then nothing may be started.
+        """
+        ...
+
+    async def step_started(self, ticket: StepTicket, leader: ProcessRecord) -> None:
+        """Record the step's leading process."""
+        ...
+
+    async def step_ended(self, ticket: StepTicket, outcome: str, exit_code: int | None) -> None:
+        """Record how an attempt ended, also when its workflow has been cancelled meanwhile."""
+        ...
+
+    async def advance(self, claim: Claim, position: int) -> bool:
+        """Go on to the step at `position`."""
+        ...
+
+    async def note(
+        self,
+        claim: Claim,
+        notes: Sequence[Note],
+        *,
+        percent: int | None = None,
+        progress: str | None = None,
+        wrote_output: bool = False,
+    ) -> None:
+        """Append messages, and progress of the current step, while the workflow is not final."""
+        ...
+
+    async def pause(self, claim: Claim, question: str | None) -> bool:
+        """Let go of the workflow before the step at `claim.position`: at a gate, or because a pause was asked for."""
+        ...
+
+    async def complete(self, claim: Claim, notes: Sequence[Note]) -> bool:
+        """Every step ended well."""
+        ...
+
+    async def fail(self, claim: Claim, failure: Failure, notes: Sequence[Note]) -> bool:
+        """It failed; what it had started is dead."""
+        ...
+
+    async def stopped(
+        self, epoch: int, workflow_id: str, receipt: Stopped, notes: Sequence[Note]
+    ) -> bool:
+        """The cancelled workflow's processes are verified dead: `cancelling` becomes `cancelled`."""
+        ...
+
+    async def stop_unverified(self, epoch: int, workflow_id: str, receipt: Stopped) -> bool:
+        """The kill goes on past its limit: record the receipt so far; the status stays `cancelling`."""
+        ...
+
+    # -- waiting -----------------------------------------------------------------------------------
+
+    def changes(self) -> int:
+        """A number that changes with every commit of this store object, and of others while somebody waits."""
+        ...
+
+    async def wait_change(self, seen: int, timeout: float, *, urgent: bool = False) -> int:
+        """Return `changes()` as soon as it differs from `seen`, or after `timeout` seconds.
+
+        "Look again", no more: it carries no data and may come without cause. `urgent` looks every 5 ms, not 20.
+        """
+        ...
+
+    def nudge(self) -> None:
+        """Wake everybody who waits in `wait_change` of this store object."""
+        ...
