@@ -1,0 +1,23 @@
+"""What a model sees: one tool a file. No SQL, no transport, no processes."""
+
+from mcp.server.mcpserver.tools import Tool
+
+from . import cancel_workflow, get_messages, get_session, send_message
+from .desk import Desk, Engine, Office, ToolContext
+from .registry import ToolSpec, call
+
+TOOLS: tuple[ToolSpec, ...] = (
+    get_session.TOOL,
+    send_message.TOOL,
+    get_messages.TOOL,
+    cancel_workflow.TOOL,
+)
+"""Every tool, in the order in which an agent meets them."""
+
+
+def build_tools() -> dict[str, Tool]:
+    """The tools as the SDK serves them, by name."""
+    return {spec.name: spec.build() for spec in TOOLS}
+
+
+__all__ = ["TOOLS", "Desk", "Engine", "Office", "ToolContext", "ToolSpec", "build_tools", "call"]

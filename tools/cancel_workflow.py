@@ -1,0 +1,112 @@
+"""`bilt_cancel_workflow` (CONTRACT section 2)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from bilt_mcp.state import CANCELLABLE, DeployState, Stopped, Workflow, iso
+
+from .arguments import SessionId, Text
+from .desk import Desk, ToolContext, caller_of, desk_of
+from .registry import ToolSpec
+from .results import CancelledResult, DryRunResult, stopped_result
+from .waiting import wait_until
+
+VERIFY_SECONDS = 10.0
+
+
+async def bilt_cancel_workflow(
+    ctx: ToolContext,
+    session_id: SessionId,
+    reason: Annotated[Text, Field(max_length=500, description="Why; kept in the history.")] = "",
+    dry_run: Annotated[
+        bool, Field(description="Only tell what would stop; change nothing.")
+    ] = False,
+) -> CancelledResult | DryRunResult:
+    """Stop the session's pending, running or paused workflow, for good. Cannot be undone.
+
+    Use it when the user wants a build or deployment stopped; for important ones ask the user first. It answers when
+    every process that the workflow had started is verified dead (stopped.verified), usually within 0.1 s. After that
+    nothing of it can deploy, complete or come back. Partial changes in the project may remain, messages are kept, and
+    the session can be used again with bilt_send_message. If it is over already this fails with "Cannot cancel
+    workflow"; cancelling twice at the same time gives both callers the same answer.
+    """
+    desk = await desk_of(ctx)
+    if dry_run and (seen := await _dry_run(desk, session_id)) is not None:
+        return seen
+    decided = await desk.store.cancel(desk.account, session_id, reason or None, caller_of(ctx))
+    workflow = decided.workflow
+    if workflow.final:
+        desk.engine.forget(workflow.id)
+    else:
+        session = await wait_until(
+            desk,
+            session_id,
+            lambda now: (
+                now.workflow is None or now.workflow.id != workflow.id or now.workflow.final
+            ),
+            VERIFY_SECONDS,
+            urgent=True,
+        )
+        if session.workflow is not None and session.workflow.id == workflow.id:
+            workflow = session.workflow
+    return _receipt(workflow)
+
+
+def _receipt(workflow: Workflow) -> CancelledResult:
+    stopped = workflow.stopped or Stopped(
+        False, 0, 0, VERIFY_SECONDS * 1000, workflow.step, workflow.deploy
+    )
+    when = workflow.finished_at or workflow.cancel_requested_at or workflow.created_at
+    return CancelledResult(
+        session_id=workflow.session_id,
+        status="cancelled" if workflow.final else "cancelling",
+        cancelled_at=iso(when),
+        message=_told(workflow, stopped),
+        workflow_id=workflow.id,
+        reason=workflow.cancel_reason,
+        stopped=stopped_result(stopped),
+    )
+
+
+def _told(workflow: Workflow, stopped: Stopped) -> str:
+    if not workflow.final:
+        return (
+            "Cancelled, but not everything could be verified dead within 10 s; the kill goes on. Call "
+            "bilt_cancel_workflow again to wait for the receipt."
+        )
+    deploy = {
+        DeployState.NOT_STARTED: "Nothing was deployed.",
+        DeployState.INTERRUPTED: "A deploy step was interrupted: look what it has done.",
+        DeployState.DONE: "A deploy step had already been done.",
+    }[stopped.deploy]
+    return (
+        f"Workflow cancelled; nothing of it is alive. {deploy} Start again with bilt_send_message."
+    )
+
+
+async def _dry_run(desk: Desk, session_id: str) -> DryRunResult | None:
+    """What a cancel would do, or None where it would fail: then let it fail, which changes nothing either."""
+    session = await desk.store.session(desk.account, session_id)
+    workflow = session.workflow
+    if workflow is None or workflow.status not in CANCELLABLE:
+        return None
+    done = await desk.store.steps_done(desk.account, session_id)
+    return DryRunResult(
+        would_stop=[workflow.step] if workflow.step else [],
+        steps_done=list(done),
+        deploy=workflow.deploy.value,
+        status=workflow.status.value,
+    )
+
+
+TOOL = ToolSpec(
+    bilt_cancel_workflow,
+    title="Stop a workflow",
+    results=(CancelledResult, DryRunResult),
+    read_only=False,
+    destructive=True,
+    idempotent=True,
+)

@@ -1,0 +1,74 @@
+"""What a tool is given: the store, the engine behind a small protocol, and who asks for which project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mcp.server.mcpserver import Context
+
+from bilt_mcp.state import Prepared, Project, SessionStore
+
+MAX_NAME = 60
+
+
+class Engine(Protocol):
+    """Whoever runs workflows. The store decides; the engine carries out."""
+
+    async def prepare(self, project: Project, message: str) -> Prepared:
+        """Read the project's workflow file and choose the steps for `message`.
+
+        Raises `NoWorkflowConfigured` and `InvalidWorkflowFile`.
+        """
+        ...
+
+    def discard(self, prepared: Prepared) -> None:
+        """Forget what was prepared: it will not be started."""
+        ...
+
+    def forget(self, workflow_id: str) -> None:
+        """Forget what was kept for a workflow that is final without having been running."""
+        ...
+
+    async def wake(self) -> None:
+        """See to it that a worker looks at the store: start one when none is alive.
+
+        Never raises: a workflow is durable, and whoever asks next tries again.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every tool works with."""
+
+    store: SessionStore
+    engine: Engine
+    account: str
+    project: Project
+    """The project this server was started for."""
+
+
+class Office(Protocol):
+    """What a server keeps for as long as it serves."""
+
+    async def desk(self) -> Desk:
+        """The desk; the store is opened by the first who asks. Raises `StoreUnavailable`."""
+        ...
+
+
+ToolContext = Context[Office, Any]
+
+
+async def desk_of(context: ToolContext) -> Desk:
+    """The desk of the server that handles this call. Raises `StoreUnavailable`."""
+    return await context.request_context.lifespan_context.desk()
+
+
+def caller_of(context: ToolContext) -> str:
+    """Who asks, for the history: the client's name and version as it gave them, cut and cleaned."""
+    params = context.request_context.session.client_params
+    if params is None:
+        return "an MCP client"
+    said = f"{params.client_info.name} {params.client_info.version}"
+    return "".join(ch for ch in said if ch.isprintable())[:MAX_NAME].strip() or "an MCP client"

@@ -1,0 +1,58 @@
+"""`bilt_get_session` (CONTRACT section 2)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .arguments import ProjectId, SessionId
+from .desk import ToolContext, desk_of
+from .registry import ToolSpec
+from .results import SessionResult, session_result
+from .waiting import needs_worker, wait_until
+
+UNSET = -1
+
+
+async def bilt_get_session(
+    ctx: ToolContext,
+    session_id: SessionId = "",
+    project_id: Annotated[
+        ProjectId,
+        Field(description="Used when session_id is omitted. Default: the project of this server."),
+    ] = "",
+    wait_seconds: Annotated[
+        float,
+        Field(ge=0, le=45, description="Hold the answer until the revision passes after_revision."),
+    ] = 0,
+    after_revision: Annotated[
+        int, Field(ge=0, description="The revision you know. Default: the current one.")
+    ] = UNSET,
+) -> SessionResult:
+    """Show where a session's newest workflow stands: status, progress, failure and what to do next.
+
+    Call it first, without arguments, to get the session_id that all other tools need. While a workflow runs, call it
+    with wait_seconds=45 and after_revision=<revision of the last answer>: it answers as soon as something changes, so
+    that you need not poll. For the output of a build use bilt_get_messages. Changes nothing.
+    """
+    desk = await desk_of(ctx)
+    if session_id:
+        session = await desk.store.session(desk.account, session_id)
+    else:
+        session = await desk.store.latest_session(desk.account, project_id or desk.project.id)
+    if needs_worker(session):
+        await desk.engine.wake()
+    known = session.revision if after_revision == UNSET else after_revision
+    if wait_seconds and session.revision <= known:
+        session = await wait_until(desk, session.id, lambda now: now.revision > known, wait_seconds)
+    return session_result(session)
+
+
+TOOL = ToolSpec(
+    bilt_get_session,
+    title="Look at a session",
+    results=(SessionResult,),
+    read_only=True,
+    idempotent=True,
+)

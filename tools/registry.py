@@ -1,0 +1,149 @@
+"""From typed functions to MCP tools, and from whatever they raise to the documented errors: the only place."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp.shared.exceptions import MCPError
+from mcp_types import CallToolResult, ToolAnnotations
+from pydantic import ValidationError
+
+from bilt_mcp.state import BiltError, InvalidArguments, Problem
+
+from .desk import ToolContext
+from .results import Result, failure, failure_of, lean, output_schema, success
+
+log = logging.getLogger(__name__)
+
+_FRIENDLIER = {
+    "string_pattern_mismatch": "must be a UUID, such as 550e8400-e29b-41d4-a716-446655440000",
+    "string_unicode": "contains a lone surrogate, which is no character; send valid Unicode text",
+    "missing": "is required",
+}
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """A tool: its function, whose docstring is the description, and what a client is told about it."""
+
+    function: Callable[..., Awaitable[Result]]
+    title: str
+    results: Sequence[type[Result]]
+    read_only: bool
+    idempotent: bool
+    destructive: bool = False
+    open_world: bool = False
+
+    @property
+    def name(self) -> str:
+        """The tool's name: its function's."""
+        return self.function.__name__
+
+    def build(self) -> Tool:
+        """The tool as the SDK serves it."""
+        tool = Tool.from_function(
+            self.function,
+            title=self.title,
+            description=_one_paragraph(self.function.__doc__ or ""),
+            annotations=ToolAnnotations(
+                title=self.title,
+                read_only_hint=self.read_only,
+                destructive_hint=self.destructive,
+                idempotent_hint=self.idempotent,
+                open_world_hint=self.open_world,
+            ),
+            structured_output=False,
+        )
+        # Published, not checked: errors must pass it too, and our results are typed already.
+        tool.fn_metadata.output_schema = output_schema(*self.results)
+        tool.parameters = _input_schema(tool.parameters)
+        return tool
+
+
+async def call(
+    tools: Mapping[str, Tool], name: str, arguments: Mapping[str, Any], context: ToolContext
+) -> CallToolResult:
+    """Call a tool; every outcome is a documented result. Only `MCPError` is raised: it is the protocol's own.
+
+    An argument that is null counts as omitted: models send null for what they leave out.
+    """
+    try:
+        tool = tools.get(name)
+        if tool is None:
+            raise InvalidArguments([Problem("name", _unknown("tool", name, tools))])
+        given = {key: value for key, value in arguments.items() if value is not None}
+        known = tool.parameters["properties"]
+        if strangers := [key for key in given if key not in known]:
+            raise InvalidArguments(
+                [Problem(_clip(key), _unknown("argument", key, known)) for key in strangers]
+            )
+        return success(await tool.run(given, context))
+    except MCPError:
+        raise
+    except BiltError as error:
+        return failure(error)
+    except ToolError as error:
+        return _failure_behind(error, name)
+    except (SystemExit, KeyboardInterrupt) as error:
+        # Raised by code below a tool; it must not end the server.
+        return _crashed(error, name)
+
+
+def _failure_behind(error: ToolError, name: str) -> CallToolResult:
+    cause = error.__cause__
+    if isinstance(cause, BiltError):
+        return failure(cause)
+    if isinstance(cause, ValidationError):
+        return failure(InvalidArguments([_problem(found) for found in cause.errors()]))
+    return _crashed(cause or error, name)
+
+
+def _crashed(error: BaseException, name: str) -> CallToolResult:
+    error_id = str(uuid4())
+    log.error("tool %s failed unexpectedly, error_id %s", name, error_id, exc_info=error)
+    told = (
+        "bilt-mcp failed; the workflow, if one runs, goes on. Try once more; if it fails again, tell the user the "
+        "error_id, under which the server's log has the cause."
+    )
+    return failure_of("Internal error", {"error_id": error_id, "message": told})
+
+
+def _problem(found: Any) -> Problem:
+    field = ".".join(_clip(str(part)) for part in found["loc"]) or "arguments"
+    told = _FRIENDLIER.get(found["type"], found["msg"])
+    return Problem(field, told[:1].lower() + told[1:])
+
+
+def _unknown(kind: str, name: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(known)}"
+    return f"no such {kind}; {hint}"
+
+
+def _clip(text: str) -> str:
+    shown = text if len(text) <= 64 else text[:63] + "…"
+    return shown.encode("utf-8", "replace").decode("utf-8")
+
+
+def _one_paragraph(docstring: str) -> str:
+    return " ".join(docstring.split())
+
+
+def _input_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    lean_schema = lean(schema)
+    for field in lean_schema["properties"].values():
+        if field.get("format") == "uuid":
+            del field["pattern"]  # says the same in 90 characters
+        if field.get("default") in ("", -1):
+            del field["default"]  # stands for "omitted"
+        if isinstance(field.get("enum"), list) and "" in field["enum"]:
+            field["enum"].remove("")
+    lean_schema["additionalProperties"] = False
+    return lean_schema

@@ -1,0 +1,131 @@
+"""`bilt_send_message` (CONTRACT section 2)."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import anyio
+from pydantic import Field
+
+from bilt_mcp.state import BiltError, Session, Started
+
+from .arguments import SessionId, Text
+from .desk import Desk, ToolContext, desk_of
+from .registry import ToolSpec
+from .results import StartedResult, session_result
+from .waiting import wait_until
+
+WAIT_SECONDS = 300.0
+BEAT_SECONDS = 5.0
+
+
+async def bilt_send_message(
+    ctx: ToolContext,
+    session_id: SessionId,
+    message: Annotated[
+        Text,
+        Field(
+            min_length=1, max_length=5000, description="What to build, test or deploy, in words."
+        ),
+    ],
+    wait_for_response: Annotated[
+        bool,
+        Field(description="Hold the answer until the workflow ends or pauses, 300 s at most."),
+    ] = False,
+    idempotency_key: Annotated[
+        Text,
+        Field(
+            min_length=1,
+            max_length=128,
+            description="Any new string. Repeating a call with it starts nothing twice.",
+        ),
+    ] = "",
+) -> StartedResult:
+    """Start a workflow: run the steps of the project's bilt.toml that apply to the message, in the background.
+
+    Use it when the user wants something built, tested or deployed. It answers as soon as the workflow is durable; it
+    runs on when you disconnect. Then watch it with bilt_get_session, read its output with bilt_get_messages, stop it
+    with bilt_cancel_workflow. One workflow at a time: while one is active this fails with "Workflow already active".
+    Give an idempotency_key if you may have to repeat the call.
+    """
+    desk = await desk_of(ctx)
+    started = await _start(desk, session_id, message, idempotency_key or None)
+    status = started.status
+    if wait_for_response:
+        session = await wait_until(
+            desk, session_id, lambda now: _answered(now, started), WAIT_SECONDS, beat=_Beat(ctx)
+        )
+        if session.workflow is not None and session.workflow.id == started.workflow_id:
+            status = session.workflow.status
+    return StartedResult(
+        session_id=session_id,
+        workflow_started=True,
+        subscriber_count=0,
+        workflow_id=started.workflow_id,
+        status=status.value,
+    )
+
+
+async def _start(desk: Desk, session_id: str, message: str, key: str | None) -> Started:
+    if key is not None:
+        first = await desk.store.first_answer(desk.account, session_id, message, key)
+        if first is not None:
+            return first
+    session = await desk.store.session(desk.account, session_id)
+    project = await desk.store.project(desk.account, session.project_id)
+    prepared = await desk.engine.prepare(project, message)
+    # Once it is accepted it shall run, also when the client has gone in this very moment.
+    with anyio.CancelScope(shield=True):
+        try:
+            started = await desk.store.start(
+                desk.account,
+                session_id,
+                message,
+                prepared.plan,
+                workflow_id=prepared.workflow_id,
+                key=key,
+            )
+        except BiltError:
+            desk.engine.discard(prepared)
+            raise
+        if started.workflow_id != prepared.workflow_id:
+            desk.engine.discard(prepared)
+        await desk.engine.wake()
+    return started
+
+
+def _answered(session: Session, started: Started) -> bool:
+    workflow = session.workflow
+    if workflow is None or workflow.id != started.workflow_id:
+        return True
+    return workflow.final or workflow.status.value == "paused"
+
+
+class _Beat:
+    """Tells the client every few seconds that the call is alive, so that it need not time out."""
+
+    def __init__(self, ctx: ToolContext) -> None:
+        self._ctx = ctx
+        self._next = time.monotonic() + BEAT_SECONDS
+        self._count = 0
+
+    async def __call__(self, session: Session) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + BEAT_SECONDS
+        self._count += 1
+        progress = session_result(session).progress
+        told = "" if progress is None else f"{progress.percent} %, {progress.message}"
+        await self._ctx.report_progress(self._count, None, told)
+
+
+TOOL = ToolSpec(
+    bilt_send_message,
+    title="Start a workflow",
+    results=(StartedResult,),
+    read_only=False,
+    destructive=False,
+    idempotent=False,
+    open_world=True,
+)
