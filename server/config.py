@@ -1,0 +1,65 @@
+"""How this program was told to run: read once from the command line and the environment, then passed down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bilt_mcp.engine import IDLE_SECONDS
+
+LOCAL_ACCOUNT = "local"
+"""The account of this machine's user: what stdio, the terminal and the local pages act as."""
+
+
+class ConfigError(Exception):
+    """Something about the configuration that the user must correct; the text says what."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a server needs to know."""
+
+    project: Path
+    store: Path
+    account: str = LOCAL_ACCOUNT
+    worker_idle_seconds: float = IDLE_SECONDS
+    environ: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """The variables from which steps get theirs; hidden, because it may hold secrets."""
+
+    @classmethod
+    def from_environ(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        project: str | Path | None = None,
+        store: str | Path | None = None,
+    ) -> Config:
+        """What was given wins over BILT_PROJECT, BILT_STORE and BILT_WORKER_IDLE, these over the defaults.
+
+        The default project is the current folder, the default store `~/.bilt`: MCP clients pass on hardly any
+        variables, so it must not depend on others. Raises `ConfigError` with every problem at once.
+        """
+        environ = os.environ if environ is None else environ
+        problems: list[str] = []
+        folder = Path(project or environ.get("BILT_PROJECT") or ".").expanduser().absolute()
+        if not folder.is_dir():
+            problems.append(f"the project {folder} is not a folder (--project, BILT_PROJECT)")
+        idle = environ.get("BILT_WORKER_IDLE") or str(IDLE_SECONDS)
+        try:
+            idle_seconds = float(idle)
+        except ValueError:
+            idle_seconds = -1.0
+        if not 0 <= idle_seconds <= 86_400:
+            problems.append(f"BILT_WORKER_IDLE is {idle!r}; it must be seconds, from 0 to 86400")
+        home = Path(environ.get("HOME") or Path.home())
+        place = Path(store or environ.get("BILT_STORE") or home / ".bilt")
+        if problems:
+            raise ConfigError("; ".join(problems))
+        return cls(
+            project=folder.resolve(),
+            store=place,
+            worker_idle_seconds=idle_seconds,
+            environ=dict(environ),
+        )

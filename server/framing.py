@@ -1,0 +1,134 @@
+"""From lines to JSON-RPC messages: what is no message gets an error, never silence, and never ends the server.
+
+The limits are ours; the codes are JSON-RPC 2.0's. The SDK's own reader has no limit for a line and leaves a
+line that it cannot read unanswered.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from mcp_types import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    jsonrpc_message_adapter,
+)
+from pydantic import ValidationError
+
+MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_DEPTH = 64
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89abAB-F]")
+
+
+class NoMessage(Exception):
+    """A line that is no message; `answer` is what its sender gets."""
+
+    def __init__(self, code: int, message: str, request_id: str | int | None = None) -> None:
+        super().__init__(message)
+        self.answer = JSONRPCError(
+            jsonrpc="2.0", id=request_id, error=ErrorData(code=code, message=message)
+        )
+
+
+class Lines:
+    """Splits a stream into lines of bounded length."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._too_long = False
+
+    def feed(self, data: bytes) -> Iterator[bytes | None]:
+        """The complete lines without their ends; None stands for one that was too long."""
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            yield from self._end(data[start:end])
+            start = end + 1
+        self._hold(data[start:])
+
+    def finish(self) -> Iterator[bytes | None]:
+        """The last line, when the stream ended without a newline."""
+        if self._held or self._too_long:
+            yield from self._end(b"")
+
+    def _hold(self, part: bytes) -> None:
+        if len(self._held) + len(part) > MAX_LINE_BYTES:
+            self._too_long = True
+            self._held.clear()
+        elif not self._too_long:
+            self._held += part
+
+    def _end(self, part: bytes) -> Iterator[bytes | None]:
+        self._hold(part)
+        line, too_long = bytes(self._held).strip(b" \t\r"), self._too_long
+        self._held.clear()
+        self._too_long = False
+        if too_long:
+            yield None
+        elif line:
+            yield line
+
+
+def parse(line: bytes | None) -> JSONRPCMessage:
+    """The message in a line. Raises `NoMessage`."""
+    if line is None:
+        raise NoMessage(INVALID_REQUEST, f"A line may have at most {MAX_LINE_BYTES} bytes")
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(line) > MAX_DEPTH:
+        raise NoMessage(PARSE_ERROR, f"JSON may be nested at most {MAX_DEPTH} deep")
+    try:
+        found = json.loads(line.decode("utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise NoMessage(PARSE_ERROR, f"This line is not JSON: {str(error)[:200]}") from error
+    if not isinstance(found, dict):
+        what = "Batches are not supported" if isinstance(found, list) else "Not an object"
+        raise NoMessage(INVALID_REQUEST, f"{what}: send one JSON-RPC message a line")
+    request_id = _sound_id(found.get("id"))
+    if _ESCAPED_SURROGATE.search(line) and _has_surrogate(_without_arguments(found)):
+        # In a tool's arguments it is the tool's to refuse.
+        raise NoMessage(INVALID_REQUEST, "This message has a lone surrogate in it", request_id)
+    try:
+        return jsonrpc_message_adapter.validate_python(found, by_name=False)
+    except ValidationError as error:
+        raise NoMessage(
+            INVALID_REQUEST, "This line is no JSON-RPC 2.0 message", request_id
+        ) from error
+
+
+def _depth(line: bytes) -> int:
+    depth = deepest = 0
+    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{\]}]', line):
+        mark = token.group()
+        if mark in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif mark in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _sound_id(found: Any) -> str | int | None:
+    if isinstance(found, str) and not _SURROGATE.search(found):
+        return found
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def _without_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    params = message.get("params")
+    if message.get("method") != "tools/call" or not isinstance(params, dict):
+        return message
+    return {**message, "params": {k: v for k, v in params.items() if k != "arguments"}}
+
+
+def _has_surrogate(value: Any) -> bool:
+    return bool(_SURROGATE.search(json.dumps(value, ensure_ascii=False)))
