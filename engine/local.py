@@ -1,0 +1,170 @@
+"""The engine on this machine, as tools see it: prepares workflows, and sees to it that a worker is alive."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import uuid4
+
+import anyio.to_thread
+
+from bilt_mcp.state import (
+    InvalidWorkflowFile,
+    Plan,
+    PlannedStep,
+    Prepared,
+    Problem,
+    Project,
+    SessionStore,
+    StoreLocation,
+    StoreUnavailable,
+)
+
+from .environment import capture_environment, missing_secrets
+from .run_folder import RunFolder
+from .workflow_file import load
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 60.0
+
+
+def worker_command(location: StoreLocation, idle_seconds: float) -> tuple[str, ...]:
+    """How a worker for this store is started."""
+    # -P: a file in the current folder must not be imported instead of ours.
+    command = (sys.executable, "-P", "-m", "bilt_mcp.engine.worker")
+    return (*command, str(location.database), str(location.folder), str(idle_seconds))
+
+
+class LocalEngine:
+    """`tools.Engine` with one worker process for the store, started when there is work for it."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        location: StoreLocation,
+        environ: Mapping[str, str],
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self._store = store
+        self._location = location
+        self._environ = dict(environ)
+        self._idle_seconds = idle_seconds
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    async def prepare(self, project: Project, message: str) -> Prepared:
+        """See `tools.Engine.prepare`. The caller's environment is looked at now, once."""
+        # A thread, because a slow `when` may block; nothing is started from it that must outlive it.
+        return await anyio.to_thread.run_sync(self._prepare, project, message)
+
+    def _prepare(self, project: Project, message: str) -> Prepared:
+        file = load(Path(project.root))
+        steps = file.select(message)
+        if missing := missing_secrets(steps, self._environ):
+            raise InvalidWorkflowFile(
+                file.path,
+                [
+                    Problem(
+                        f'step "{step}".secrets',
+                        f"{name} is not set where bilt-mcp runs; set it in the client's `env` for this server",
+                    )
+                    for step, name in missing
+                ],
+            )
+        plan = Plan(
+            steps=tuple(
+                PlannedStep(
+                    name=step.name,
+                    spec=step.model_dump(mode="json"),
+                    deploy=step.deploy,
+                    confirm=step.confirm,
+                    on_decline=step.on_decline,
+                )
+                for step in steps
+            ),
+            timeout=file.limits.timeout,
+            max_parallel=file.limits.max_parallel,
+            limits={
+                "log_bytes": file.limits.log_bytes,
+                "max_messages": file.limits.max_messages,
+            },
+        )
+        prepared = Prepared(str(uuid4()), plan)
+        try:
+            folder = self._folder(prepared.workflow_id)
+            secrets = sorted({name for step in steps for name in step.secrets})
+            folder.create(capture_environment(steps, self._environ), secrets)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"Cannot write to {self._location.runs}: {error.strerror}. Nothing was started. Make room or change "
+                "the permissions, then send the message again."
+            ) from error
+        return prepared
+
+    def discard(self, prepared: Prepared) -> None:
+        """See `tools.Engine.discard`."""
+        self._folder(prepared.workflow_id).discard()
+
+    def forget(self, workflow_id: str) -> None:
+        """See `tools.Engine.forget`."""
+        self._folder(workflow_id).forget()
+
+    def _folder(self, workflow_id: str) -> RunFolder:
+        return RunFolder(self._location, workflow_id)
+
+    async def wake(self) -> None:
+        """See `tools.Engine.wake`."""
+        self._started = [process for process in self._started if process.poll() is None]
+        try:
+            if _is_held(self._location.lock) and not await self._store.worker_leaving():
+                return
+            self._start_worker()
+        except (OSError, StoreUnavailable):
+            log.exception("cannot start a worker for %s", self._location.database)
+
+    def _start_worker(self) -> None:
+        # Whoever starts a worker holds this lock; the worker inherits it and lets go when it holds its own. So of
+        # many servers one starts a worker, and one that dies on the way leaves nothing locked.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        starting = os.open(self._location.folder / "worker.starting", flags, 0o600)
+        try:
+            try:
+                fcntl.flock(starting, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            with open(
+                os.open(self._location.worker_log, flags | os.O_APPEND, 0o600), "ab"
+            ) as errors:
+                self._started.append(
+                    subprocess.Popen(
+                        [*worker_command(self._location, self._idle_seconds), str(starting)],
+                        stdin=subprocess.DEVNULL,
+                        stdout=errors,
+                        stderr=errors,
+                        cwd=self._location.folder,
+                        env={k: v for k, v in self._environ.items() if not k.startswith("BILT_")},
+                        start_new_session=True,
+                        pass_fds=(starting,),
+                    )
+                )
+        finally:
+            os.close(starting)
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        probe = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(probe)
+    return False

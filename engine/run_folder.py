@@ -1,0 +1,105 @@
+"""The private files of one workflow.
+
+open/<workflow id>.json              only while it is not final: the variables its steps may see, secrets too
+runs/<workflow id>/message.txt       the message (BILT_MESSAGE_FILE)
+                   01.1.log          the kept output of step 1, attempt 1, safe to show
+                   artifacts/        what the steps leave there (BILT_ARTIFACTS)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bilt_mcp.state import StoreLocation
+
+from .output import LineReader
+from .safe_text import Redactor
+from .step_process import log_paths, read_log
+
+
+class RunFolder:
+    """What is kept of one workflow beside the store."""
+
+    def __init__(self, location: StoreLocation, workflow_id: str) -> None:
+        self.path = location.run(workflow_id)
+        self._open = location.open / f"{workflow_id}.json"
+
+    @property
+    def message_file(self) -> Path:
+        """The message, as a file."""
+        return self.path / "message.txt"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where steps leave what shall be kept."""
+        return self.path / "artifacts"
+
+    def create(self, environment: Mapping[str, str], secrets: Sequence[str]) -> None:
+        """Make the folder and keep the environment, durably: the workflow may start after a power cut.
+
+        `secrets` names the variables whose values must never be shown.
+        """
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept = json.dumps({"environment": dict(environment), "secrets": list(secrets)})
+        _write_private(self._open, kept, durable=True)
+
+    def discard(self) -> None:
+        """Remove everything: the workflow was not accepted."""
+        self.forget()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def environment(self) -> dict[str, str] | None:
+        """The kept environment, or None when it is not (fully) there."""
+        kept = self._kept()
+        return None if kept is None else kept["environment"]
+
+    def write_message(self, message: str) -> None:
+        """Write the message's file and make room for artifacts."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.artifacts.mkdir(mode=0o700, exist_ok=True)
+        _write_private(self.message_file, message)
+
+    def make_logs_safe(self) -> None:
+        """Turn the raw logs into ones that are safe to show. Safe to repeat."""
+        kept = self._kept()
+        secrets = () if kept is None else [kept["environment"].get(n, "") for n in kept["secrets"]]
+        for head in sorted(self.path.glob("*.head")):
+            self._make_safe(head.name.removesuffix(".head"), Redactor(secrets))
+        for pids in self.path.glob("*.pids*"):
+            pids.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Forget the environment: the workflow is final."""
+        self._open.unlink(missing_ok=True)
+
+    def _kept(self) -> dict[str, dict[str, str]] | None:
+        try:
+            kept = json.loads(self._open.read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return kept if isinstance(kept, dict) else None
+
+    def _make_safe(self, name: str, redactor: Redactor) -> None:
+        reader = LineReader(redactor)
+        lines = [*reader.feed(read_log(self.path, name)), *reader.finish()]
+        _write_private(self.path / f"{name}.log", "".join(f"{line}\n" for line in lines))
+        for raw in log_paths(self.path, name):
+            raw.unlink(missing_ok=True)
+
+
+def step_file_name(position: int, attempt: int) -> str:
+    """The stem of the files of one attempt of a step, such as `01.1`."""
+    return f"{position:02d}.{attempt}"
+
+
+def _write_private(path: Path, text: str, *, durable: bool = False) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,0 +1,98 @@
+"""What a running step says, as messages: lines in bounded pieces, in bounded number, and its commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bilt_mcp.state import Note
+
+from .output import LineReader, Notice, Pieces, Progress, parse_command
+from .safe_text import Redactor
+
+TAIL_LINES = 40
+"""How many of the last lines are said at the end, when the middle was left out."""
+MAX_NOTICES = 100
+"""Notices, warnings and errors of one step that become messages of their own."""
+
+
+class StepOutput:
+    """Collects what a step writes until it is taken. Does no I/O."""
+
+    def __init__(self, step: str, secrets: Iterable[str], max_messages: int) -> None:
+        self._step = step
+        self._reader = LineReader(Redactor(secrets))
+        self._pieces = Pieces()
+        self._left = max_messages
+        self._notices_left = MAX_NOTICES
+        self._notes: list[Note] = []
+        self._tail: list[str] = []
+        self._omitted_lines = 0
+        self._dropped_bytes = 0
+        self.percent: int | None = None
+        self.progress: str | None = None
+        self.wrote = False
+
+    def feed(self, data: bytes, dropped: int) -> None:
+        """Take what the step wrote, and how many bytes before it went to the log file only."""
+        self.wrote = self.wrote or bool(data) or bool(dropped)
+        if dropped:
+            self._dropped_bytes += dropped
+        for line in self._reader.feed(data):
+            self._line(line)
+
+    def take(self) -> tuple[list[Note], int | None, str | None, bool]:
+        """The messages since the last call, the newest percent and progress text if new, whether it wrote."""
+        self._flush()
+        taken = (self._notes, self.percent, self.progress, self.wrote)
+        self._notes, self.percent, self.progress, self.wrote = [], None, None, False
+        return taken
+
+    def finish(self) -> list[Note]:
+        """The last messages; when some output was left out, its last lines are among them."""
+        for line in self._reader.finish():
+            self._line(line)
+        self._flush()
+        notes, self._notes = self._notes, []
+        if self._omitted_lines or self._dropped_bytes:
+            left_out = f"[… {self._omitted_lines} lines"
+            if self._dropped_bytes:
+                left_out += f" and {self._dropped_bytes} bytes"
+            left_out += " left out here; the step's log file has its beginning and its end. The last lines:]"
+            notes.append(Note(left_out, "log", self._step))
+            for line in self._tail:
+                notes.extend(self._note(piece) for piece in self._pieces.add(line))
+            last = self._pieces.flush()
+            if last is not None:
+                notes.append(self._note(last))
+        return notes
+
+    def _line(self, line: str) -> None:
+        command = parse_command(line)
+        if isinstance(command, Progress):
+            self.percent = self.percent if command.percent is None else command.percent
+            self.progress = command.text or self.progress
+            return
+        if isinstance(command, Notice) and self._notices_left > 0:
+            self._notices_left -= 1
+            self._flush()
+            self._notes.append(Note(command.text[:4096], command.variant, self._step))
+            return
+        if self._left <= 0:
+            self._omitted_lines += 1
+            self._tail.append(line)
+            del self._tail[:-TAIL_LINES]
+            return
+        for piece in self._pieces.add(line):
+            self._keep(piece)
+
+    def _flush(self) -> None:
+        piece = self._pieces.flush()
+        if piece is not None:
+            self._keep(piece)
+
+    def _keep(self, piece: str) -> None:
+        self._left -= 1
+        self._notes.append(self._note(piece))
+
+    def _note(self, piece: str) -> Note:
+        return Note(piece, "log", self._step)

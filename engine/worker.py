@@ -1,0 +1,283 @@
+"""The worker: one process for a store. It claims workflows, runs them, kills them, and sweeps what others left.
+
+    python -m bilt_mcp.engine.worker DATABASE FOLDER IDLE_SECONDS [STARTING_LOCK_FD]
+
+It is started when there is work (`local.py`), holds a lock for as long as it lives, outlives whoever
+started it, and goes after a while without work.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from bilt_mcp.state import (
+    FINAL,
+    VERSION,
+    DeployState,
+    Failure,
+    FailureCode,
+    LostWorkflow,
+    ProcessRecord,
+    SessionStore,
+    SqliteStore,
+    Status,
+    Stopped,
+    StoreLocation,
+    StoreUnavailable,
+    boot_id,
+)
+
+from .keepers import KeeperPool
+from .local import worker_command
+from .processes import ProcessId, Remains, Swept, become_subreaper, identify, sweep
+from .run_folder import RunFolder, step_file_name
+from .runner import Runner
+from .step_process import pids_path
+
+log = logging.getLogger("bilt_mcp.worker")
+
+LOCK_PATIENCE_SECONDS = 10.0
+LOOK_SECONDS = 1.0
+MAX_LOG_BYTES = 1_048_576
+PREPARED_SECONDS = 3600.0
+"""After this time what was prepared and not accepted is somebody's crash."""
+
+
+class Worker:
+    """The life of one worker, under one epoch."""
+
+    def __init__(self, store: SessionStore, location: StoreLocation, idle_seconds: float) -> None:
+        self._store = store
+        self._location = location
+        self._idle_seconds = idle_seconds
+        self._places = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
+        self._runners: dict[str, Runner] = {}
+        self._keepers = KeeperPool()
+        self._stopping = False
+        self._epoch = 0
+
+    async def take_over(self) -> None:
+        """Become the store's worker."""
+        own = identify(os.getpid())
+        record = ProcessRecord(boot_id(), os.getpid(), own.start_ticks if own else 0)
+        self._epoch = await self._store.take_over(record, VERSION)
+        log.info(
+            "worker %d took over store %s, epoch %d",
+            os.getpid(),
+            self._location.database,
+            self._epoch,
+        )
+
+    async def run(self) -> None:
+        """Work until there has been nothing to do for the idle time, or a signal asks to stop."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._stop_on_signal)
+            tasks.start_soon(self._keepers.run)
+            await self._sweep(tasks)
+            await self._work(tasks)
+            tasks.cancel_scope.cancel()
+        log.info("worker %d leaves", os.getpid())
+
+    # -- what is left of dead workers ------------------------------------------------------------
+
+    async def _sweep(self, tasks: TaskGroup) -> None:
+        for lost in await self._store.lost(self._epoch):
+            remains = [self._remains(lost, number) for number in range(len(lost.steps))]
+            swept = await anyio.to_thread.run_sync(sweep, remains)
+            if swept.survivors and lost.status is Status.CANCELLING:
+                tasks.start_soon(self._sweep_on, lost, remains, swept)
+            else:
+                await self._report_lost(lost, swept)
+        await self._settle_folders()
+
+    def _remains(self, lost: LostWorkflow, number: int) -> Remains:
+        step = lost.steps[number]
+        name = step_file_name(step.ticket.position, step.ticket.attempt)
+        return Remains(
+            keeper=_process(step.keeper),
+            leader=_process(step.leader),
+            cookie=step.ticket.cookie,
+            pids_path=pids_path(self._location.run(lost.workflow_id), name),
+        )
+
+    async def _sweep_on(self, lost: LostWorkflow, remains: list[Remains], swept: Swept) -> None:
+        # A cancel is not over before everything is verified dead, however long that takes.
+        killed = swept.killed
+        while swept.survivors:
+            await anyio.sleep(1)
+            swept = await anyio.to_thread.run_sync(sweep, remains)
+            killed += swept.killed
+        await self._report_lost(lost, replace(swept, killed=killed))
+
+    async def _report_lost(self, lost: LostWorkflow, swept: Swept) -> None:
+        here = all(
+            record is None or record.boot_id == boot_id()
+            for step in lost.steps
+            for record in (step.keeper, step.leader)
+        )
+        code, why = (
+            (FailureCode.WORKER_LOST, "The worker that ran this workflow was killed")
+            if here
+            else (FailureCode.INTERRUPTED, "The machine was restarted while this workflow ran")
+        )
+        at = f" at step {lost.step}" if lost.step else ""
+        left = (
+            "nothing of it is alive"
+            if not swept.survivors
+            else f"{swept.survivors} processes could not be killed"
+        )
+        failure = Failure(
+            code, f"{why}{at}; {left}. It was not started again by itself.", lost.step
+        )
+        receipt = Stopped(
+            verified=not swept.survivors,
+            processes_killed=swept.killed,
+            survivors=swept.survivors,
+            took_ms=0.0,
+            step=lost.step,
+            deploy=DeployState.NOT_STARTED,
+        )
+        await self._store.report_lost(self._epoch, lost.workflow_id, failure, receipt)
+        log.warning("workflow %s: %s; %d killed", lost.workflow_id, failure.message, swept.killed)
+
+    async def _settle_folders(self) -> None:
+        """Finish what others had no time for: raw logs made safe, environments forgotten."""
+        for name in sorted(os.listdir(self._location.open)):
+            workflow_id = name.removesuffix(".json")
+            if workflow_id in self._runners:
+                continue
+            status = await self._store.workflow_status(workflow_id)
+            folder = RunFolder(self._location, workflow_id)
+            if status in FINAL:
+                await anyio.to_thread.run_sync(folder.make_logs_safe)
+                folder.forget()
+            elif status is None and _age(self._location.open / name) > PREPARED_SECONDS:
+                folder.discard()
+
+    # -- work ------------------------------------------------------------------------------------
+
+    async def _work(self, tasks: TaskGroup) -> None:
+        idle_since = time.monotonic()
+        while not (self._stopping and not self._runners):
+            seen = self._store.changes()
+            try:
+                await self._look(tasks)
+                if self._runners:
+                    idle_since = time.monotonic()
+                elif time.monotonic() - idle_since >= self._idle_seconds:
+                    await self._settle_folders()
+                    if await self._store.leave(self._epoch):
+                        return
+                    idle_since = time.monotonic()
+            except StoreUnavailable as error:
+                log.warning("%s", error)
+                await anyio.sleep(LOOK_SECONDS)
+            left = idle_since + self._idle_seconds - time.monotonic()
+            wait = LOOK_SECONDS if self._runners else max(0.01, min(LOOK_SECONDS, left))
+            await self._store.wait_change(seen, wait, urgent=bool(self._runners))
+
+    async def _look(self, tasks: TaskGroup) -> None:
+        for workflow_id in await self._store.cancelling(self._epoch):
+            if workflow_id in self._runners:
+                self._runners[workflow_id].cancel()
+        while not self._stopping and len(self._runners) < self._places:
+            claim = await self._store.claim(self._epoch)
+            if claim is None:
+                return
+            folder = RunFolder(self._location, claim.workflow_id)
+            revive = worker_command(self._location, self._idle_seconds)
+            runner = Runner(self._store, claim, folder, self._keepers, revive)
+            self._runners[claim.workflow_id] = runner
+            tasks.start_soon(self._run, claim.workflow_id, runner)
+
+    async def _run(self, workflow_id: str, runner: Runner) -> None:
+        try:
+            await runner.run()
+        finally:
+            del self._runners[workflow_id]
+            self._store.nudge()
+
+    async def _stop_on_signal(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                log.warning("worker %d: signal %d, stopping what runs", os.getpid(), number)
+                self._stopping = True
+                for runner in list(self._runners.values()):
+                    runner.interrupt()
+                self._store.nudge()
+
+
+def _process(record: ProcessRecord | None) -> ProcessId | None:
+    return None if record is None else ProcessId(record.boot_id, record.pid, record.start_ticks)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+async def serve(location: StoreLocation, idle_seconds: float, starting: int | None) -> None:
+    """Open the store, take over, and only then let others try to start a worker."""
+    async with SqliteStore(location) as store:
+        worker = Worker(store, location, idle_seconds)
+        await worker.take_over()
+        if starting is not None:
+            os.close(starting)
+        await worker.run()
+
+
+def _lock(location: StoreLocation) -> int | None:
+    """The worker's lock, or None when another worker keeps it."""
+    held = os.open(location.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return held
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(held)
+                return None
+            time.sleep(0.005)
+
+
+def main(arguments: list[str]) -> int:
+    """Run a worker; 0 also when another one is there already."""
+    database, folder, idle_seconds, *rest = arguments
+    location = StoreLocation(Path(database), Path(folder))
+    _log_to(location.worker_log)
+    if _lock(location) is None:
+        return 0
+    become_subreaper()
+    anyio.run(serve, location, float(idle_seconds), int(rest[0]) if rest else None)
+    return 0
+
+
+def _log_to(path: Path) -> None:
+    if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
+        path.replace(path.with_name(path.name + ".1"))
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handler = logging.StreamHandler(open(descriptor, "a", encoding="utf-8"))  # noqa: SIM115
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
