@@ -67,8 +67,8 @@ clean: ## remove .venv and everything that was made
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Remade also when the interpreter that it was made with is gone.
-ifneq ($(shell test -x $(RUN) && echo works),works)
+# Remade also when the interpreter that it was made with is gone, or uv made it, without a pip.
+ifneq ($(shell test -x $(RUN) && test -x .venv/bin/pip && echo works),works)
 .PHONY: .venv/pyvenv.cfg
 endif
 .venv/pyvenv.cfg:
