@@ -48,9 +48,14 @@ else:
 
 IDLE, RUNNING, STOPPING, KILLING = range(4)
 KILL_CAP, KILL_NAP = 10.0, 0.001
+COUNT_COST = 0.05  # longest walk before a kill, only to count exactly
 TERM_PERIOD, RECORD_PERIOD, TELL_PERIOD = 0.025, 0.05, 0.1
 DEEP_EVERY, FLOOD_BYTES = 10, 1 << 16
 WAIT_ALL = 0x40000000 if family.LINUX else 0  # __WALL: also children without SIGCHLD at their end
+
+
+def wake_up(_number: int, _frame: object) -> None:
+    """Let a SIGCHLD end the poll: Python tells the wake-up pipe only of signals with a handler."""
 
 
 class Keeper:
@@ -71,6 +76,7 @@ class Keeper:
         self.report = -1
         self.stop_began = self.kill_began = self.deadline = 0.0
         self.next_term = self.next_record = self.next_kill = self.next_tell = 0.0
+        self.walk_cost = 0.0
         self.termed: set[tuple[int, int]] = set()
         self.hit: set[int] = set()
         self.groups = {os.getpgrp()}
@@ -80,7 +86,7 @@ class Keeper:
         for fd in (self.wake, writer, control, forward):
             os.set_blocking(fd, False)
             os.set_inheritable(fd, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, wake_up)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         self.poller = select.poll()
         self.poller.register(self.wake, select.POLLIN)
@@ -162,8 +168,7 @@ class Keeper:
     def tell_dropped(self) -> None:
         """How many bytes the live output lost so far."""
         if self.output and self.output.dropped != self.told:
-            self.told = self.output.dropped
-            self.next_tell = monotonic() + TELL_PERIOD
+            self.told, self.next_tell = self.output.dropped, monotonic() + TELL_PERIOD
             self.channel.send("dropped", bytes=self.told)
 
     def start(self, plan: dict[str, Any]) -> None:
@@ -247,7 +252,8 @@ class Keeper:
         began = monotonic()
         self.roster.keep(family.walk(self.pid))
         now = monotonic()
-        self.next_record = now + max(RECORD_PERIOD, 60 * (now - began))
+        self.walk_cost = now - began
+        self.next_record = now + max(RECORD_PERIOD, 60 * self.walk_cost)
 
     def cancel(self, grace: float | None) -> None:
         """TERM, then KILL when the leader is gone or the grace is over; may be called again."""
@@ -262,8 +268,7 @@ class Keeper:
         ends = now + max(0.0, self.plan["grace"] if grace is None else grace)
         if self.phase == RUNNING:
             self.cancelled = True
-            self.stop_began = now
-            self.deadline = ends
+            self.stop_began, self.deadline = now, ends
             self.phase = STOPPING
         self.deadline = min(self.deadline, ends)
         self.next_term = now
@@ -287,6 +292,8 @@ class Keeper:
         self.kill_began = self.next_kill = monotonic()
         if not self.cancelled:
             self.stop_began = self.kill_began
+        if self.walk_cost < COUNT_COST:
+            self.hit.update(family.walk(self.pid))
         self.kill_group(self.leader)
         if not self.leader_ended:
             family.kill_child(self.leader)
@@ -371,15 +378,7 @@ class Keeper:
 
     def give_up(self, error: BaseException) -> NoReturn:
         """Kill, being broken oneself, by the simplest means; end without `done`."""
-        while True:
-            for pid in family.children_of(self.pid):
-                family.kill_child(pid)
-            try:
-                while os.waitpid(-1, os.WNOHANG | WAIT_ALL)[0]:
-                    pass
-            except ChildProcessError:
-                break
-            select.poll().poll(1)
+        family.kill_children(self.pid)
         self.channel.send("error", message=f"{type(error).__name__}: {error}")
         self.channel.empty()
         os._exit(1)

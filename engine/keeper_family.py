@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,6 +130,19 @@ def kill_child(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except OSError:
         pass  # a set-user-id program: its own children can still be reached, and it is counted
+
+
+def kill_children(me: int) -> None:
+    """KILL and reap children of this process, and what it adopts from them, until none is left."""
+    while True:
+        for pid in children_of(me):
+            kill_child(pid)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.001)
 
 
 def signal_held(pid: int, ticks: int, *signals: int) -> bool:
