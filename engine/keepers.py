@@ -54,7 +54,10 @@ class KeeperPool:
 
     @staticmethod
     def kill_strays() -> int:
-        """Kill what a killed keeper left: orphans come to this process, because it is a subreaper."""
+        """Kill what a killed keeper left: orphans come to this process, because it is a subreaper.
+
+        Blocks the loop for the milliseconds it takes, so that no new keeper can be taken for a stray.
+        """
         return kill_strays(keeper_pids())
 
     async def _keep_ready(self) -> None:

@@ -40,6 +40,7 @@ from bilt_mcp.state import (
 
 from .keepers import KeeperPool
 from .local import worker_command
+from .patience import insist
 from .processes import ProcessId, Remains, Swept, become_subreaper, identify, sweep
 from .run_folder import RunFolder, step_file_name
 from .runner import Runner
@@ -96,7 +97,7 @@ class Worker:
     # -- what is left of dead workers ------------------------------------------------------------
 
     async def _sweep(self, tasks: TaskGroup) -> None:
-        for lost in await self._store.lost(self._epoch):
+        for lost in await insist(lambda: self._store.lost(self._epoch)):
             remains = [self._remains(lost, number) for number in range(len(lost.steps))]
             swept = await anyio.to_thread.run_sync(sweep, remains)
             if swept.survivors and lost.status is Status.CANCELLING:
@@ -152,7 +153,9 @@ class Worker:
             step=lost.step,
             deploy=DeployState.NOT_STARTED,
         )
-        await self._store.report_lost(self._epoch, lost.workflow_id, failure, receipt)
+        await insist(
+            lambda: self._store.report_lost(self._epoch, lost.workflow_id, failure, receipt)
+        )
         log.warning("workflow %s: %s; %d killed", lost.workflow_id, failure.message, swept.killed)
 
     async def _settle_folders(self) -> None:

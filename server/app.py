@@ -42,8 +42,8 @@ class BiltOffice:
         # Shielded: half an open store is nobody's to close.
         with anyio.CancelScope(shield=True):
             async with self._opening:
-                self._desk = self._desk or await self._open_desk()
-                return self._desk
+                self._desk = desk = self._desk or await self._open_desk()
+        return desk
 
     async def _open_desk(self) -> Desk:
         config = self._config

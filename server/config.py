@@ -43,9 +43,10 @@ class Config:
         """
         environ = os.environ if environ is None else environ
         problems: list[str] = []
-        folder = Path(project or environ.get("BILT_PROJECT") or ".").expanduser().absolute()
-        if not folder.is_dir():
-            problems.append(f"the project {folder} is not a folder (--project, BILT_PROJECT)")
+        named = project or environ.get("BILT_PROJECT") or "."
+        folder = _folder(named)
+        if folder is None:
+            problems.append(f"the project {named} is not a folder (--project, BILT_PROJECT)")
         idle = environ.get("BILT_WORKER_IDLE") or str(IDLE_SECONDS)
         try:
             idle_seconds = float(idle)
@@ -53,13 +54,30 @@ class Config:
             idle_seconds = -1.0
         if not 0 <= idle_seconds <= 86_400:
             problems.append(f"BILT_WORKER_IDLE is {idle!r}; it must be seconds, from 0 to 86400")
-        home = Path(environ.get("HOME") or Path.home())
-        place = Path(store or environ.get("BILT_STORE") or home / ".bilt")
-        if problems:
+        place = Path(store or environ.get("BILT_STORE") or _home(environ) / ".bilt")
+        try:
+            place.expanduser()
+        except RuntimeError:
+            problems.append(f"the store {place} is in no known home folder (--store, BILT_STORE)")
+        if problems or folder is None:
             raise ConfigError("; ".join(problems))
         return cls(
-            project=folder.resolve(),
+            project=folder,
             store=place,
             worker_idle_seconds=idle_seconds,
             environ=dict(environ),
         )
+
+
+def _folder(given: str | Path) -> Path | None:
+    """The folder itself, or None where there is none, or none whose path can be kept as text."""
+    try:
+        folder = Path(given).expanduser().resolve()
+        str(folder).encode()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, UnicodeEncodeError):
+        return None
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or "~")

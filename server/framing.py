@@ -25,7 +25,7 @@ MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 64
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89abAB-F]")
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class NoMessage(Exception):
@@ -90,6 +90,9 @@ def parse(line: bytes | None) -> JSONRPCMessage:
         what = "Batches are not supported" if isinstance(found, list) else "Not an object"
         raise NoMessage(INVALID_REQUEST, f"{what}: send one JSON-RPC message a line")
     request_id = _sound_id(found.get("id"))
+    if "method" in found and "id" in found and request_id is None:
+        # The SDK would take it for a notification, and its sender would wait for ever.
+        raise NoMessage(INVALID_REQUEST, "An id must be an integer or valid Unicode text")
     if _ESCAPED_SURROGATE.search(line) and _has_surrogate(_without_arguments(found)):
         # In a tool's arguments it is the tool's to refuse.
         raise NoMessage(INVALID_REQUEST, "This message has a lone surrogate in it", request_id)
@@ -103,7 +106,8 @@ def parse(line: bytes | None) -> JSONRPCMessage:
 
 def _depth(line: bytes) -> int:
     depth = deepest = 0
-    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{\]}]', line):
+    # Possessive, and a string may lack its end: no character is ever looked at twice.
+    for token in re.finditer(rb'"(?:[^"\\]++|\\.)*+"?|[\[{\]}]', line):
         mark = token.group()
         if mark in b"[{":
             depth += 1

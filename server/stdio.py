@@ -29,16 +29,18 @@ class StdioConnection:
         ](0)
         self.outgoing, self._from_server = anyio.create_memory_object_stream[SessionMessage](0)
         self._sending = anyio.Lock()
+        self._over = anyio.CancelScope()
 
     async def run(self, server: MCPServer) -> None:
         """Serve until the client closes its end."""
         lowlevel = server._lowlevel_server  # the SDK has no public way to bring own streams
         options = lowlevel.create_initialization_options()
         async with anyio.create_task_group() as tasks:
+            self._over = tasks.cancel_scope
             tasks.start_soon(self._read)
             tasks.start_soon(self._write, self._from_server)
             await lowlevel.run(self.incoming, self.outgoing, options)
-            tasks.cancel_scope.cancel()
+            self._over.cancel()
 
     async def _read(self) -> None:
         lines = Lines()
@@ -63,9 +65,14 @@ class StdioConnection:
             await self._to_server.send(SessionMessage(message))
 
     async def _write(self, messages: MemoryObjectReceiveStream[SessionMessage]) -> None:
+        # When nobody reads any more the connection is over; the reader may never learn of it.
         async with messages:
             async for item in messages:
-                await self._send(item.message)
+                try:
+                    await self._send(item.message)
+                except BrokenPipeError:
+                    self._over.cancel()
+                    return
                 if isinstance(item.message, JSONRPCResponse | JSONRPCError):
                     self._open.discard(item.message.id if item.message.id is not None else "")
                     self._answered.set()

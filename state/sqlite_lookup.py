@@ -14,7 +14,7 @@ _NO_SESSION = "No session with this id. Call bilt_get_session without session_id
 
 
 def project_row(c: sqlite3.Connection, account: str, project_id: str) -> Row:
-    """The account\'s project. Raises `ProjectNotFound`."""
+    """The account's project. Raises `ProjectNotFound`."""
     row = one(
         c,
         "SELECT * FROM project WHERE account = :account AND id = :id",
@@ -29,7 +29,7 @@ def project_row(c: sqlite3.Connection, account: str, project_id: str) -> Row:
 
 
 def session_row(c: sqlite3.Connection, account: str, session_id: str) -> Row:
-    """The account\'s session, as `SESSION_QUERY` has it. Raises `SessionNotFound`."""
+    """The account's session, as `SESSION_QUERY` has it. Raises `SessionNotFound`."""
     row = one(c, f"{SESSION_QUERY} s.id = :id", account=account, id=session_id)
     if row is None:
         raise SessionNotFound(_NO_SESSION)

@@ -28,16 +28,22 @@ Row = sqlite3.Row
 
 DEPLOY_STATE = """
     CASE
-        WHEN NOT EXISTS (SELECT 1 FROM step_run AS r WHERE r.workflow = w.n AND r.deploy = 1)
+        WHEN NOT EXISTS (
+            SELECT 1 FROM step_run AS r
+            WHERE r.workflow = w.n AND r.deploy = 1 AND r.outcome IS NOT 'not_started')
             THEN 'not_started'
         WHEN EXISTS (
             SELECT 1 FROM step_run AS r
-            WHERE r.workflow = w.n AND r.deploy = 1 AND r.outcome IS NOT 'succeeded' AND NOT EXISTS (
+            WHERE r.workflow = w.n AND r.deploy = 1
+              AND (r.outcome IS NULL OR r.outcome NOT IN ('succeeded', 'not_started'))
+              AND NOT EXISTS (
                 SELECT 1 FROM step_run AS later
-                WHERE later.workflow = w.n AND later.position = r.position AND later.attempt > r.attempt))
+                WHERE later.workflow = w.n AND later.position = r.position AND later.attempt > r.attempt
+                  AND later.outcome = 'succeeded'))
             THEN 'interrupted'
         ELSE 'done'
     END"""
+"""What is known of workflow `w`'s deploy steps: an attempt that did not succeed counts until one did."""
 
 WORKFLOW_COLUMNS = f"""
     w.id AS w_id, w.status, w.total_steps, w.position, w.step, w.step_percent, w.step_message,

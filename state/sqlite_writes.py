@@ -52,7 +52,7 @@ class SharedWrites(SqliteBase):
     def _skips_on_decline(self, c: sqlite3.Connection, workflow: int) -> bool:
         row = one(c, "SELECT plan, position FROM workflow WHERE n = :n", n=workflow)
         assert row is not None
-        return plan_of(row["plan"]).steps[row["position"] - 1].on_decline == "skip"
+        return bool(plan_of(row["plan"]).steps[row["position"] - 1].on_decline == "skip")
 
     def _move_to(self, c: sqlite3.Connection, workflow: int, position: int) -> None:
         row = one(c, "SELECT plan FROM workflow WHERE n = :n", n=workflow)

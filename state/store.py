@@ -191,7 +191,10 @@ class SessionStore(Protocol):
         ...
 
     async def step_ended(self, ticket: StepTicket, outcome: str, exit_code: int | None) -> None:
-        """Record how an attempt ended, also when its workflow has been cancelled meanwhile."""
+        """Record how an attempt ended, also when its workflow has been cancelled meanwhile.
+
+        `outcome` is `succeeded`, `failed`, `timed_out`, `lost`, or `not_started` when its command never ran.
+        """
         ...
 
     async def advance(self, claim: Claim, position: int) -> bool:

@@ -103,7 +103,7 @@ CREATE TABLE step_run (
     started_at    INTEGER NOT NULL,
     finished_at   INTEGER,
     exit_code     INTEGER,
-    outcome       TEXT CHECK (outcome IN ('succeeded', 'failed', 'timed_out', 'stopped', 'lost')),
+    outcome       TEXT CHECK (outcome IN ('succeeded', 'failed', 'timed_out', 'stopped', 'lost', 'not_started')),
     boot_id       TEXT,
     keeper_pid    INTEGER,
     keeper_ticks  INTEGER,
