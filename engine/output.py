@@ -1,0 +1,290 @@
+"""The output of a step, from bytes to messages (CONTRACT section 5).
+
+    LineReader      bytes -> lines that are safe to show
+    parse_command   a line like `::progress 40::Bundling` -> Progress or Notice
+    Pieces          lines -> messages of at most 4 KB
+
+`clean` and `Redactor`, which make text safe, are in `safe_text` and are offered here too.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from .safe_text import MAX_FORM, PRIVATE_KEY_BEGIN, REDACTED, Redactor, clean
+
+__all__ = [
+    "MAX_LINE_CHARS",
+    "MAX_PIECE_BYTES",
+    "REDACTED",
+    "LineReader",
+    "Notice",
+    "Pieces",
+    "Progress",
+    "Redactor",
+    "clean",
+    "parse_command",
+]
+
+MAX_LINE_CHARS = 4096
+"""Longest line, in characters, with the mark that says how much was cut."""
+MAX_PIECE_BYTES = 4096
+"""Longest message, in bytes of UTF-8."""
+
+_KEPT_CHARS = 8192
+"""What is kept of a line while it is read. With the last frame that was complete, and at four
+bytes a character, that is 64 KiB."""
+_MARGIN = MAX_FORM
+"""Taken off the end of a line that did not fit: what stands there may be the first part of a
+secret whose rest was dropped."""
+
+_FRAME_END = re.compile(r"[\r\x1b\x9b](?:(?<=\r)|(?<=\x1b)\[[01]?G|(?<=\x9b)[01]?G)")
+"""Back to the start of the line; npm and yarn write `ESC[1G` where others write CR."""
+_FRAME_END_PART = re.compile(r"(?:\x1b(?:\[[01]?)?|\x9b[01]?)\Z")
+
+_KEY_PART = re.compile(r"[A-Za-z0-9+/=]{16,}|\A\s*[A-Za-z0-9+/=]+\s*\Z")
+_KEY_PATIENCE = 8
+"""Lines without a part of a private key after which it counts as over."""
+
+
+class LineReader:
+    r"""Makes lines that are safe to show of the bytes that a step writes.
+
+    Decodes UTF-8 (with U+FFFD for what is not), takes `\r\n` for a newline, keeps of a line that
+    was redrawn the last frame that shows something, cleans, redacts and bounds. Where the reads
+    happen to end makes no difference to the lines.
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._frame = ""  # what is kept of the frame that is being read
+        self._lost = 0  # characters of it that were not kept
+        self._part = ""  # the beginning of what may become a _FRAME_END
+        self._shown = ("", 0)  # the last frame of the line that showed something, cleaned; lost
+        self._frames = False  # whether the line has a frame that is complete
+        self._empty = True  # nothing of the line was read
+        self._key_lines = 0  # lines to wait for more of a private key
+
+    def feed(self, data: bytes) -> list[str]:
+        """Return the lines that `data` completes, without their newlines."""
+        text = self._decoder.decode(data)
+        head, newline, rest = text.partition("\n")
+        self._take(head)
+        if not newline:
+            return []
+        lines = [self._end()]
+        block, newline, tail = rest.rpartition("\n")
+        if newline:
+            lines += self._whole_lines(block)
+        self._take(tail)
+        return lines
+
+    def finish(self) -> list[str]:
+        """Return the last line if it had no newline. The reader is then as new."""
+        self._take(self._decoder.decode(b"", final=True))
+        self._decoder.reset()
+        lines = [] if self._empty else [self._end()]
+        self._key_lines = 0
+        return lines
+
+    def _whole_lines(self, block: str) -> list[str]:
+        """Return the lines of `block`, which begins where a line begins and ends where one ends."""
+        if "\r" in block:
+            block = (block + "\n").replace("\r\n", "\n")[:-1]
+        lines = block.split("\n")
+        if (
+            not self._key_lines
+            and max(map(len, lines)) <= _KEPT_CHARS
+            and not (_may_move(block) and _FRAME_END.search(block))
+            and "PRIVATE KEY" not in (text := clean(block))
+        ):
+            # Nothing here goes over the end of a line: one look at all of it will do.
+            return [
+                line if len(line) <= MAX_LINE_CHARS else _bounded(line, 0)
+                for line in self._redactor.redact_lines(text).split("\n")
+            ]
+        ended: list[str] = []
+        for line in lines:
+            self._take(line)
+            ended.append(self._end())
+        return ended
+
+    def _take(self, text: str) -> None:
+        """Add `text`, which has no newline, to the line."""
+        if not text:
+            return
+        self._empty = False
+        if self._part or _may_move(text):
+            text = self._part + text
+            self._part = ""
+            first, *others = _FRAME_END.split(text)
+            if others:
+                self._keep(first)
+                self._end_frame()
+                *whole, first = others
+                for frame in reversed(whole):  # only the last that shows something will be seen
+                    self._keep(frame)
+                    if self._end_frame():
+                        break
+            text = first
+            if part := _FRAME_END_PART.search(text, max(0, len(text) - 3)):
+                self._part = part[0]
+                text = text[: part.start()]
+        self._keep(text)
+
+    def _keep(self, text: str) -> None:
+        room = _KEPT_CHARS - len(self._frame)
+        self._frame += text[:room]
+        self._lost += max(0, len(text) - room)
+
+    def _end_frame(self) -> bool:
+        """End the frame and return whether it shows something."""
+        text = clean(self._frame)
+        shows = self._lost > 0 or bool(text.strip())
+        if shows or not self._frames:
+            self._shown = (text, self._lost)
+        self._frame, self._lost, self._frames = "", 0, True
+        return shows
+
+    def _end(self) -> str:
+        """End the line and return it."""
+        self._end_frame()
+        line = self._made_safe(*self._shown)
+        self._part, self._frames, self._empty = "", False, True
+        return line
+
+    def _made_safe(self, text: str, lost: int) -> str:
+        if PRIVATE_KEY_BEGIN.search(text):
+            self._key_lines = _KEY_PATIENCE
+        elif self._key_lines:
+            if _KEY_PART.search(text):
+                self._key_lines = _KEY_PATIENCE
+                text = _KEY_PART.sub(REDACTED, text)
+            else:
+                self._key_lines -= 1
+        if self._key_lines and "-----END " in text:
+            self._key_lines = 0
+        text = self._redactor.redact(text)
+        kept = text[:-_MARGIN] if lost else text
+        return _bounded(kept, lost + len(text) - len(kept))
+
+
+def _may_move(text: str) -> bool:
+    return "\r" in text or "\x1b" in text or "\x9b" in text
+
+
+def _bounded(text: str, lost: int) -> str:
+    """Return `text` and, if characters are missing, a mark, in `MAX_LINE_CHARS` together."""
+    if not lost and len(text) <= MAX_LINE_CHARS:
+        return text
+    room = MAX_LINE_CHARS - len(f" […{lost + len(text)} characters cut]")
+    kept = text[:room]
+    return f"{kept} […{lost + len(text) - len(kept)} characters cut]"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a step is: `percent` 0 to 100 or None, and one line of text, possibly empty."""
+
+    percent: int | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that a step wants to be read: a message of its own.
+
+    `variant` is the message's (CONTRACT "Message", which has no warning); `level` is the step's.
+    """
+
+    variant: Literal["info", "error"]
+    level: Literal["notice", "warning", "error"]
+    text: str
+
+
+_PERCENT = re.compile(r"100|[0-9]{1,2}")
+_PROPERTIES = re.compile(r"(?:[A-Za-z]+=[^,]*+(?:,|\Z))*+")
+
+
+def parse_command(line: str) -> Progress | Notice | None:
+    """Return what a line such as `::progress 40::Bundling` means; None for a line of the log.
+
+    `::progress::text`, `::notice::text`, `::warning file=a,line=1::text`, `::error::text` as on
+    GitHub Actions (properties are read over; `%0A`, `%0D` and `%25` are decoded). `line` is
+    expected to come from a LineReader; one that is malformed is a line of the log.
+    """
+    line = line.lstrip()
+    if not line.startswith("::"):
+        return None
+    head, found, data = line[2:].partition("::")
+    name, _, properties = head.partition(" ")
+    text = _decoded(data)
+    if not found:
+        return None
+    match name.lower(), properties.strip():
+        case "progress", "":
+            return Progress(None, " ".join(text.split())) if text else None
+        case "progress", percent if _PERCENT.fullmatch(percent):
+            return Progress(int(percent), " ".join(text.split()))
+        case ("notice" | "warning" | "error") as level, rest if _PROPERTIES.fullmatch(rest):
+            if not text:
+                return None
+            if level == "warning":
+                return Notice("info", level, f"Warning: {text}")
+            return Notice("error" if level == "error" else "info", level, text)
+        case _:
+            return None
+
+
+def _decoded(data: str) -> str:
+    # CR becomes a newline and is not dropped: what stands around it must not grow together into
+    # something that was never redacted. %25 comes last, so that %250A stays the text "%0A".
+    text = data.replace("%0D%0A", "\n").replace("%0D", "\n").replace("%0A", "\n")
+    return clean(text.replace("%25", "%")).strip()
+
+
+class Pieces:
+    r"""Joins lines to pieces of at most `MAX_PIECE_BYTES`, for messages.
+
+    Lines are joined with `\n`; one that does not fit is split between characters. A piece that
+    would show nothing is not made.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._bytes = 0  # of the lines, each with a newline
+
+    def add(self, line: str) -> list[str]:
+        """Add a line and return the pieces that are full."""
+        full: list[str] = []
+        for part in _parts(line):
+            size = len(part.encode()) + 1
+            if self._bytes + size > MAX_PIECE_BYTES + 1 and (piece := self.flush()) is not None:
+                full.append(piece)
+            self._lines.append(part)
+            self._bytes += size
+        return full
+
+    def flush(self) -> str | None:
+        """Return what was added and not returned yet, or None."""
+        piece = "\n".join(self._lines)
+        self._lines.clear()
+        self._bytes = 0
+        return piece if piece.strip() else None
+
+
+def _parts(line: str) -> list[str]:
+    """Return `line` in parts of at most `MAX_PIECE_BYTES`."""
+    if len(line) * 4 <= MAX_PIECE_BYTES:
+        return [line]
+    data = line.encode()
+    parts: list[str] = []
+    while len(data) > MAX_PIECE_BYTES:
+        part = data[:MAX_PIECE_BYTES].decode("utf-8", "ignore")  # less the character that is cut
+        parts.append(part)
+        data = data[len(part.encode()) :]
+    return [*parts, data.decode()]
