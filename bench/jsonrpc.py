@@ -1,0 +1,136 @@
+"""MCP over the standard streams of a child, in the standard library only: what is measured is the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from bench.kernel import now
+
+PASSED_ON = ("HOME", "LOGNAME", "PATH", "PYTHONPATH", "SHELL", "TERM", "TMPDIR", "USER")
+"""What MCP clients give their servers, and what a checkout that is not installed needs."""
+
+
+class ToolFailed(Exception):
+    """A tool answered with an error; the text is its JSON."""
+
+
+class StdioClient:
+    """A server process and the connection to it."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 60,
+    ) -> None:
+        given = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        self._log = log
+        self._timeout = timeout
+        self._last_id = 0
+        self._held = bytearray()
+        self.began = now()
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=cwd,
+                env={**given, **(env or {})},
+                bufsize=0,
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._poll = select.poll()
+        self._poll.register(self._stdout.fileno(), select.POLLIN)
+        try:
+            client = {"name": "bench", "version": "1"}
+            self.request(
+                "initialize",
+                {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client},
+            )
+            self._send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The server's number."""
+        return self._process.pid
+
+    def request(self, method: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The result of one request; whatever else the server says meanwhile is passed over."""
+        self._last_id += 1
+        message: dict[str, Any] = {"jsonrpc": "2.0", "id": self._last_id, "method": method}
+        if params is not None:
+            message["params"] = params
+        self._send(message)
+        while True:
+            answer = json.loads(self._line())
+            if answer.get("id") == self._last_id and "method" not in answer:
+                if "error" in answer:
+                    raise ToolFailed(json.dumps(answer["error"]))
+                result: dict[str, Any] = answer["result"]
+                return result
+
+    def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """The structured content of a tool's answer. Raises `ToolFailed`."""
+        result = self.request("tools/call", {"name": tool, "arguments": arguments})
+        if result.get("isError"):
+            raise ToolFailed(f"{tool}: {result['content'][0]['text']}")
+        content: dict[str, Any] = result["structuredContent"]
+        return content
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        self._stdin.write(json.dumps(message).encode() + b"\n")
+
+    def _line(self) -> bytes:
+        deadline = time.monotonic() + self._timeout
+        while (end := self._held.find(b"\n")) < 0:
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._poll.poll(left * 1000):
+                raise TimeoutError(f"no answer within {self._timeout:.0f} s; {self._complaint()}")
+            piece = os.read(self._stdout.fileno(), 1 << 16)
+            if not piece:
+                raise EOFError(f"the server has gone; {self._complaint()}")
+            self._held += piece
+        line = bytes(self._held[:end])
+        del self._held[: end + 1]
+        return line
+
+    def _complaint(self) -> str:
+        return f"its log ends: {self._log.read_text('utf-8', 'replace')[-2000:]}"
+
+    def close(self) -> None:
+        """Close the server's input, as clients do, and wait for its end."""
+        self._stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
