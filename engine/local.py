@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 60.0
 
+_started: list[subprocess.Popen[bytes]] = []
+"""The workers that this process has started: they are to outlive it, but whoever has children must collect them."""
+
 
 def worker_command(location: StoreLocation, idle_seconds: float) -> tuple[str, ...]:
     """How a worker for this store is started."""
@@ -55,7 +58,6 @@ class LocalEngine:
         self._location = location
         self._environ = dict(environ)
         self._idle_seconds = idle_seconds
-        self._started: list[subprocess.Popen[bytes]] = []
 
     async def prepare(self, project: Project, message: str) -> Prepared:
         """See `tools.Engine.prepare`. The caller's environment is looked at now, once."""
@@ -119,7 +121,7 @@ class LocalEngine:
 
     async def wake(self) -> None:
         """See `tools.Engine.wake`."""
-        self._started = [process for process in self._started if process.poll() is None]
+        _reap()
         try:
             if _is_held(self._location.lock) and not await self._store.worker_leaving():
                 return
@@ -140,7 +142,7 @@ class LocalEngine:
             with open(
                 os.open(self._location.worker_log, flags | os.O_APPEND, 0o600), "ab"
             ) as errors:
-                self._started.append(
+                _started.append(
                     subprocess.Popen(
                         [*worker_command(self._location, self._idle_seconds), str(starting)],
                         stdin=subprocess.DEVNULL,
@@ -154,6 +156,10 @@ class LocalEngine:
                 )
         finally:
             os.close(starting)
+
+
+def _reap() -> None:
+    _started[:] = [process for process in _started if process.poll() is None]
 
 
 def _is_held(lock: Path) -> bool:

@@ -1,0 +1,213 @@
+"""The worker's own life: one a store, started when needed, gone when idle, and what is left when it is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from bilt_mcp.engine import LocalEngine
+from bilt_mcp.state import CannotCancel, FailureCode, SqliteStore, Status
+
+from .support.builds import ME, Build, build_in
+from .support.hostile import alive, command
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def build(tmp_path: Path) -> AsyncIterator[Build]:
+    async with build_in(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def marker() -> str:
+    return f"marker-{os.urandom(8).hex()}"
+
+
+def declare_hostile(build: Build, marker: str, shape: str = "a mix of 48") -> None:
+    """A step of a hostile shape whose script would "deploy" by itself 0.6 s after it was left alone."""
+    argv = ", ".join(f"'''{word}'''" for word in command(shape, marker))
+    build.declare(
+        f"[[step]]\nname = 'hostile'\nrun = [{argv}]\ngrace = '500ms'\n"
+        "[[step]]\nname = 'deploy'\nrun = 'touch deployed'\ndeploy = true\n"
+    )
+
+
+def deployed(build: Build) -> bool:
+    return (Path(build.project.root) / "deployed").exists()
+
+
+async def until_up(build: Build, marker: str) -> None:
+    await build.until(Status.RUNNING, step="hostile")
+    with anyio.fail_after(20):
+        while len(alive(marker)) < 3:
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    ["three children", "a child that ignores TERM", "a daemon without environment", "a mix of 48"],
+)
+async def test_a_cancel_is_answered_when_nothing_is_alive(
+    build: Build, marker: str, shape: str
+) -> None:
+    declare_hostile(build, marker, shape)
+    await build.start()
+    with anyio.fail_after(20):
+        while not alive(marker):
+            await anyio.sleep(0.01)
+    await build.store.cancel(ME, build.session_id, "enough", "a test")
+    workflow = (await build.until(Status.CANCELLED)).workflow
+    assert alive(marker) == []
+    assert workflow is not None
+    assert workflow.stopped is not None
+    assert workflow.stopped.verified
+    assert workflow.stopped.survivors == 0
+    assert workflow.stopped.processes_killed >= 1
+    assert workflow.stopped.step == "hostile"
+    assert not deployed(build)
+
+
+async def test_a_cancel_decided_from_another_store_object_after_the_starter_has_gone(
+    build: Build, marker: str
+) -> None:
+    declare_hostile(build, marker)
+    await build.start()
+    await until_up(build, marker)
+    async with SqliteStore(build.location) as other:
+        decided = await other.cancel(ME, build.session_id, None, "another client")
+        assert decided.workflow.status is Status.CANCELLING
+        joined = await build.store.cancel(ME, build.session_id, None, "a second one")
+        assert joined.workflow.status in (Status.CANCELLING, Status.CANCELLED) or joined.joined
+    await build.until(Status.CANCELLED)
+    assert alive(marker) == []
+    with pytest.raises(CannotCancel, match="Workflow is already cancelled"):
+        await build.store.cancel(ME, build.session_id, None, "a test")
+
+
+@pytest.mark.parametrize("victims", ["worker", "keeper", "both"])
+async def test_kill_9_in_the_middle_of_a_step_leaves_nothing_alive_and_nothing_deployed(
+    build: Build, marker: str, victims: str
+) -> None:
+    declare_hostile(build, marker)
+    await build.start()
+    await until_up(build, marker)
+    worker, keeper = build.worker_pid(), build.keeper_pid()
+    build.kill(*{"worker": [worker], "keeper": [keeper], "both": [worker, keeper]}[victims])
+    # When both are gone nobody is left to notice, but the next who asks does.
+    workflow = (await build.until(Status.FAILED, asking=victims == "both")).workflow
+    assert workflow is not None
+    assert workflow.failure is not None
+    assert workflow.failure.code is FailureCode.WORKER_LOST
+    assert alive(marker) == []
+    assert not deployed(build)
+    # It works again, and the lost workflow is not started again by itself.
+    build.declare("[[step]]\nname = 'fine'\nrun = 'true'\n")
+    await build.start("again")
+    assert (await build.ended()).status == "completed"
+    assert not deployed(build)
+
+
+async def test_a_lost_worker_is_noticed_although_nobody_asks(build: Build, marker: str) -> None:
+    declare_hostile(build, marker, "three children")
+    await build.start()
+    await until_up(build, marker)
+    first = build.epoch()
+    build.kill(build.worker_pid())
+    workflow = (await build.until(Status.FAILED)).workflow  # looks only; wakes nobody
+    assert workflow is not None
+    assert build.epoch() == first + 1
+    assert alive(marker) == []
+
+
+async def test_a_cancel_while_the_worker_is_dead_is_finished_by_the_next_worker(
+    build: Build, marker: str
+) -> None:
+    declare_hostile(build, marker)
+    await build.start()
+    await until_up(build, marker)
+    os.kill(build.worker_pid(), signal.SIGSTOP)  # it holds its lock and does nothing
+    await build.store.cancel(ME, build.session_id, None, "a test")
+    build.kill(build.worker_pid(), build.keeper_pid())
+    workflow = (await build.until(Status.CANCELLED, asking=True)).workflow
+    assert workflow is not None
+    assert workflow.stopped is not None
+    assert workflow.stopped.verified
+    assert alive(marker) == []
+
+
+async def test_a_worker_that_is_told_to_go_stops_what_runs_and_says_so(
+    build: Build, marker: str
+) -> None:
+    declare_hostile(build, marker)
+    await build.start()
+    await until_up(build, marker)
+    build.kill(build.worker_pid(), number=signal.SIGTERM)
+    workflow = (await build.until(Status.FAILED)).workflow
+    assert workflow is not None
+    assert workflow.failure is not None
+    assert workflow.failure.code is FailureCode.INTERRUPTED
+    assert alive(marker) == []
+
+
+async def test_many_who_need_a_worker_start_one(build: Build) -> None:
+    build.declare("[[step]]\nname = 'a'\nrun = 'true'\n")
+    prepared = await build.engine.prepare(build.project, "go")
+    await build.store.start(
+        ME, build.session_id, "go", prepared.plan, workflow_id=prepared.workflow_id
+    )
+    engines = [LocalEngine(build.store, build.location, os.environ, 30) for _ in range(12)]
+    async with anyio.create_task_group() as tasks:
+        for engine in engines:
+            tasks.start_soon(engine.wake)
+    assert (await build.ended()).status == "completed"
+    assert build.epoch() == 1
+
+
+async def test_an_idle_worker_goes_and_the_next_message_starts_another(tmp_path: Path) -> None:
+    async with build_in(tmp_path, idle_seconds=0.1) as build:
+        build.declare("[[step]]\nname = 'a'\nrun = 'true'\n")
+        await build.start("one")
+        await build.ended()
+        with anyio.fail_after(10):
+            while build.worker_is_alive():
+                await anyio.sleep(0.01)
+        await build.start("two")
+        assert (await build.ended()).status == "completed"
+        assert build.epoch() == 2
+
+
+async def test_a_worker_that_starts_to_leave_never_strands_a_message(tmp_path: Path) -> None:
+    async with build_in(tmp_path, idle_seconds=0.0) as build:
+        build.declare("[[step]]\nname = 'a'\nrun = 'true'\n")
+        for _ in range(8):  # each comes while the last worker is leaving
+            await build.start()
+            assert (await build.ended()).status == "completed"
+
+
+async def test_what_was_paused_survives_the_worker_and_the_confirmed_step_still_runs(
+    tmp_path: Path,
+) -> None:
+    async with build_in(tmp_path, idle_seconds=0.1) as build:
+        build.declare(
+            "[[step]]\nname = 'deploy'\nrun = 'touch deployed'\ndeploy = true\nconfirm = 'Now?'\n"
+        )
+        await build.start()
+        session = await build.until(Status.PAUSED)
+        assert session.pending_action is not None
+        with anyio.fail_after(10):
+            while build.worker_is_alive():
+                await anyio.sleep(0.01)
+        assert not deployed(build)
+        await build.store.confirm(
+            ME, build.session_id, session.pending_action.action_id, "a person"
+        )
+        await build.engine.wake()
+        assert (await build.ended()).status == "completed"
+        assert deployed(build)
