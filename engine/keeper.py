@@ -5,7 +5,7 @@ socket go lines of JSON, on the output pipe goes what the step prints. End of fi
 socket means that the worker is gone: everything is killed at once, then `on_orphaned` is run.
 
 Commands   start {argv, cwd, env, head_path, tail_paths, head_bytes, tail_bytes, pids_path, grace,
-           nofile, on_orphaned}, cancel {grace}, disown {} (forget on_orphaned: the worker leaves)
+           brand, on_orphaned}, cancel {grace}, disown {} (forget on_orphaned: the worker leaves)
 Events     ready {pid, boot_id, start_ticks}, started {pid, start_ticks}, failed_to_start {message},
            dropped {bytes}, exited {code, signal}, done {code, signal, stopped, killed, survivors,
            took_ms, log_bytes, dropped, log_error}, gone {}, error {message}

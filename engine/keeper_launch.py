@@ -81,7 +81,7 @@ def become_step(plan: dict[str, Any], keeper: int, pipe: int, report: int) -> No
                     os.close(int(text))
                 except OSError:
                     pass  # the listing's own
-        set_limits(plan.get("nofile"))
+        set_limits(plan.get("brand", 0))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         message = run_program(plan)
     except Exception as error:
@@ -91,20 +91,22 @@ def become_step(plan: dict[str, Any], keeper: int, pipe: int, report: int) -> No
         os._exit(127)
 
 
-def set_limits(nofile: int | None) -> None:
-    """No core files, the wanted number of files, and first to go when memory is short."""
+def set_limits(brand: int) -> None:
+    """No core files, the step's brand, and first to go when memory is short.
+
+    The brand is the hard limit for core files: every descendant inherits it, also one that clears its
+    environment, and hardly anything changes it. The soft limit of 0 is what counts for core files.
+    """
     import resource
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    fits = hard == resource.RLIM_INFINITY or hard >= brand
+    resource.setrlimit(resource.RLIMIT_CORE, (0, brand if fits else 0))
     try:
-        if nofile is not None:
-            most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-            soft = nofile if most == resource.RLIM_INFINITY else min(nofile, most)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
         fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         os.write(fd, b"500")
         os.close(fd)
-    except (OSError, ValueError):
+    except OSError:
         pass
 
 

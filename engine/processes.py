@@ -7,6 +7,7 @@ again, and a kill by number has been measured to hit innocents.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import select
 import signal
@@ -64,6 +65,13 @@ class Swept:
 def boot_id() -> str:
     """Name this boot as the kernel does; "" where it does not."""
     return family.boot_id()
+
+
+def brand_of(cookie: str) -> int:
+    """The number that marks every process of a step, see `keeper_launch.set_limits`; 0 for no cookie."""
+    if not cookie:
+        return 0
+    return (1 << 40) + int.from_bytes(hashlib.sha256(cookie.encode()).digest()[:5])
 
 
 def identify(pid: int) -> ProcessId | None:
@@ -125,7 +133,7 @@ def sweep(remains: Sequence[Remains], limit: float = 10.0) -> Swept:
     """Kill whatever a dead worker, and perhaps its dead keepers, left running.
 
     Found are the recorded processes, those on the keeper's list, the leader's session and group,
-    bearers of the cookie, and the descendants of all of these. They are stopped first, so that none
+    bearers of the cookie or the brand, and the descendants of all of these. They are stopped first, so that none
     can fork while the others are looked for, then killed; two passes in a row must find nothing.
     Records of another boot name nobody. This process and its ancestors are always spared.
 
@@ -188,6 +196,7 @@ class _Search:
         self._boot = boot_id()
         self._spared = _line_of_ancestors()
         self._cookies = {b"BILT_COOKIE=" + os.fsencode(r.cookie) for r in remains if r.cookie}
+        self._brands = {str(brand_of(r.cookie)).encode() for r in remains if r.cookie}
         self._leaders = {
             r.leader.pid: r.leader.start_ticks
             for r in remains
@@ -213,6 +222,7 @@ class _Search:
                 or (pid, one.ticks) in self.hit
                 or self._in_session(one)
                 or self._has_cookie(pid)
+                or self._has_brand(pid)
             ):
                 mine.add(pid)
                 self._signal(pid, one.ticks, number)
@@ -265,6 +275,12 @@ class _Search:
             return False
         environment = family.read_file(f"/proc/{pid}/environ")
         return not self._cookies.isdisjoint(environment.split(b"\0"))
+
+    def _has_brand(self, pid: int) -> bool:
+        for line in family.read_file(f"/proc/{pid}/limits").splitlines():
+            if line.startswith(b"Max core file size"):
+                return line.split()[-2] in self._brands
+        return False
 
 
 def _newcomers() -> Iterator[int]:

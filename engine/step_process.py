@@ -21,7 +21,7 @@ from typing import Any, Self
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .processes import ProcessId
+from .processes import ProcessId, brand_of
 
 KEEPER = Path(__file__).with_name("keeper.py")
 READY_SECONDS = 20.0
@@ -211,7 +211,7 @@ class StepProcess:
             tail_bytes=command.log_bytes - head,
             pids_path=os.fspath(pids_path(command.folder, command.name)),
             grace=command.grace,
-            nofile=None,
+            brand=brand_of(command.env.get("BILT_COOKIE", "")),
             on_orphaned=command.on_orphaned or None,
         )
         answers = {"started", "failed_to_start", "done"}

@@ -20,6 +20,7 @@ from bilt_mcp.engine.processes import (
     Remains,
     Swept,
     boot_id,
+    brand_of,
     identify,
     is_alive,
     sweep,
@@ -281,3 +282,23 @@ def test_a_sweep_never_ends_the_one_who_sweeps(tmp_path: Path) -> None:
 def test_a_sweep_with_nothing_on_record_ends_at_once(tmp_path: Path) -> None:
     assert sweep([]) == Swept(0, 0)
     assert sweep([Remains(None, None, "", tmp_path / "none")]) == Swept(0, 0)
+
+
+def test_a_sweep_finds_what_cleared_its_environment_and_is_on_no_list(
+    tmp_path: Path,
+) -> None:
+    marker = f"brand-{uuid.uuid4()}"
+    code = (
+        "import os, resource\n"
+        f"resource.setrlimit(resource.RLIMIT_CORE, (0, {brand_of('a step')}))\n"
+        "bare_daemon()\nprint('grown', flush=True)\n"
+    )
+    subprocess.run(python(code, marker), check=True, stdout=subprocess.DEVNULL)
+    assert len(alive(marker)) == 1
+    try:
+        assert sweep([Remains(None, None, "another step", tmp_path / "none")]) == Swept(0, 0)
+        assert len(alive(marker)) == 1
+        assert sweep([Remains(None, None, "a step", tmp_path / "none")]) == Swept(1, 0)
+        assert alive(marker) == []
+    finally:
+        end(alive(marker))
