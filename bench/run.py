@@ -49,7 +49,7 @@ class Rounds:
     """Long enough for the worker to stay warm between two rounds, short enough to wait for its end."""
 
 
-FULL = Rounds(cancel=80, hostile=20, start=60, calls=1500, cold=10, flood=5, lines=100, store=2000)
+FULL = Rounds(cancel=80, hostile=20, start=60, calls=1500, cold=8, flood=5, lines=80, store=2000)
 QUICK = Rounds(cancel=15, hostile=4, start=12, calls=200, cold=2, flood=1, lines=20, store=300)
 SMOKE = Rounds(
     cancel=2,
@@ -97,7 +97,6 @@ def _measure_served(
 
 def machine() -> dict[str, str]:
     """What was measured, and on what."""
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     kind = subprocess.run(
         ["stat", "-f", "-c", "%T", tempfile.gettempdir()],
         capture_output=True,
@@ -108,12 +107,16 @@ def machine() -> dict[str, str]:
         "bilt-mcp": VERSION,
         "cores": str(len(os.sched_getaffinity(0))),
         "CPU": _cpu(),
-        "load before": load,
+        "load before": _load(),
         "kernel": platform.release(),
         "file system": kind.stdout.strip(),
         "Python": platform.python_version(),
         "SQLite": SQLITE_VERSION,
     }
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.1f}"
 
 
 def _cpu() -> str:
@@ -132,7 +135,12 @@ def main() -> int:
         return 2
     facts = machine()
     count = SMOKE if given.smoke else QUICK if given.quick else FULL
-    rows = measure(set(given.only or NAMES), count)
+    try:
+        rows = measure(set(given.only or NAMES), count)
+    except KeyboardInterrupt:
+        print("interrupted; what was started is stopped", file=sys.stderr)
+        return 130
+    facts["load after"] = _load()
     show(rows, facts, to_stderr=given.json == "-")
     if given.json == "-":
         print(as_json(rows, facts))
