@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ def file_system_of(path: Path) -> str:
         fields = left.split(" ")
         if len(fields) < 5 or not right:
             continue
-        point = fields[4].encode().decode("unicode_escape", "replace")
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         inside = target == point or target.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
             best, kind = point, right.split(" ")[0]

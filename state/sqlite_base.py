@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -47,8 +49,8 @@ class SqliteBase:
         """Open the file, make or migrate its schema. Raises `StoreUnavailable`."""
         self.location.prepare()
         try:
-            self._writer = await aiosqlite.core.Connection(self._connect_writer, 64)
-            self._reader = await aiosqlite.core.Connection(self._connect_reader, 64)
+            self._writer = await _open(self._connect_writer)
+            self._reader = await _open(self._connect_reader)
             self._probe = _connect(self.location)
             self._version = self._data_version()
         except (sqlite3.Error, UnicodeDecodeError) as error:
@@ -70,12 +72,14 @@ class SqliteBase:
             await self._close()
 
     async def _close(self) -> None:
-        for connection in (self._reader, self._writer):
-            if connection is not None:
-                await connection.close()
-        if self._probe is not None:
-            self._probe.close()
-        self._reader = self._writer = self._probe = None
+        # Each of them, whatever happens to another: a shield does not stop a task's own cancel().
+        async with AsyncExitStack() as stack:
+            for connection in (self._writer, self._reader):
+                if connection is not None:
+                    stack.push_async_callback(connection.close)
+            if self._probe is not None:
+                stack.callback(self._probe.close)
+            self._reader = self._writer = self._probe = None
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -211,6 +215,28 @@ class SqliteBase:
     def _data_version(self) -> int:
         assert self._probe is not None
         return int(self._probe.execute("PRAGMA data_version").fetchone()[0])
+
+
+async def _open(connect: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
+    threads: list[threading.Thread] = []
+    made: list[sqlite3.Connection] = []
+
+    def make() -> sqlite3.Connection:
+        threads.append(threading.current_thread())
+        made.append(connect())
+        return made[0]
+
+    try:
+        return await aiosqlite.core.Connection(make, 64)
+    except BaseException:
+        # aiosqlite ends its thread then, but does not wait for it, and forgets what it has made. A thread that
+        # outlives the event loop complains on standard error.
+        with anyio.move_on_after(2 * BUSY_SECONDS, shield=True):
+            while not threads or threads[0].is_alive():  # noqa: ASYNC110 - a thread sets no event
+                await anyio.sleep(0.001)
+        for unused in made:
+            unused.close()
+        raise
 
 
 def _connect(location: StoreLocation) -> sqlite3.Connection:

@@ -12,8 +12,10 @@ from .sqlite_rows import DEPLOY_STATE, failure_text, quoted, stopped_text
 from .sqlite_writes import SharedWrites
 from .transitions import Event, sources
 
-HELD = "id = :id AND epoch = :epoch"
-"""The workflow of a claim, as long as its epoch is the one that holds it."""
+CURRENT = "(SELECT epoch FROM worker)"
+"""The epoch of the present worker: nobody else's writes count."""
+HELD = f"id = :id AND epoch = :epoch AND :epoch = {CURRENT}"
+"""The workflow of a claim, as long as its epoch holds it and no other worker has taken over."""
 
 
 class EndingVerbs(SharedWrites):
@@ -92,7 +94,7 @@ class EndingVerbs(SharedWrites):
         return one(
             c,
             f"""SELECT w.n, {DEPLOY_STATE} AS deploy FROM workflow AS w
-                WHERE w.id = :id AND w.epoch = :epoch AND w.status = 'cancelling'""",
+                WHERE w.id = :id AND w.epoch = :epoch AND :epoch = {CURRENT} AND w.status = 'cancelling'""",
             id=workflow_id,
             epoch=epoch,
         )

@@ -20,7 +20,7 @@ from .models import (
     Stopped,
 )
 from .sqlite_base import Row, one
-from .sqlite_endings import HELD, EndingVerbs
+from .sqlite_endings import CURRENT, HELD, EndingVerbs
 from .sqlite_rows import (
     DEPLOY_STATE,
     failure_text,
@@ -211,7 +211,6 @@ class WorkerVerbs(EndingVerbs):
                                           boot_id, keeper_pid, keeper_ticks)
                     SELECT n, position, :attempt, :name, :deploy, epoch, :now, :boot, :pid, :ticks FROM workflow
                     WHERE {HELD} AND status = 'running' AND position = :position
-                      AND epoch = (SELECT epoch FROM worker)
                     RETURNING workflow""",
                 id=claim.workflow_id,
                 epoch=claim.epoch,
@@ -250,8 +249,9 @@ class WorkerVerbs(EndingVerbs):
 
     async def step_ended(self, ticket: StepTicket, outcome: str, exit_code: int | None) -> None:
         """See `SessionStore.step_ended`."""
-        await self._write(
-            lambda c: _update_step(
+
+        def end(c: sqlite3.Connection) -> None:
+            row = _update_step(
                 c,
                 ticket,
                 "outcome = :outcome, exit_code = :code, finished_at = :now",
@@ -259,7 +259,10 @@ class WorkerVerbs(EndingVerbs):
                 code=exit_code,
                 now=self._clock.now(),
             )
-        )
+            if row is not None and row["deploy"]:
+                self._touch_of(c, row["workflow"])  # `session()` tells what became of a deploy
+
+        await self._write(end)
 
     async def advance(self, claim: Claim, position: int) -> bool:
         """See `SessionStore.advance`."""
@@ -364,16 +367,17 @@ def _lost_workflow(c: sqlite3.Connection, row: Row) -> LostWorkflow:
 
 def _update_step(
     c: sqlite3.Connection, ticket: StepTicket, assignments: str, **values: object
-) -> None:
-    c.execute(
+) -> Row | None:
+    return one(
+        c,
         f"""UPDATE step_run SET {assignments}
             WHERE workflow = (SELECT n FROM workflow WHERE id = :id)
-              AND position = :position AND attempt = :attempt AND epoch = :epoch AND outcome IS NULL""",
-        {
-            "id": ticket.workflow_id,
-            "position": ticket.position,
-            "attempt": ticket.attempt,
-            "epoch": ticket.epoch,
-            **values,
-        },
+              AND position = :position AND attempt = :attempt AND epoch = :epoch AND outcome IS NULL
+              AND :epoch = {CURRENT}
+            RETURNING workflow, deploy""",
+        id=ticket.workflow_id,
+        position=ticket.position,
+        attempt=ticket.attempt,
+        epoch=ticket.epoch,
+        **values,
     )
