@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from . import keeper_family as family
     from .keeper_channel import Channel
-    from .keeper_launch import become_step, spawn_detached, stand_apart
+    from .keeper_launch import become_step, prepare, spawn_detached, stand_apart
     from .keeper_output import PIPE_BYTES, Output, pipe_size
     from .keeper_roster import Roster
 else:
@@ -42,7 +42,7 @@ else:
 
     import keeper_family as family
     from keeper_channel import Channel
-    from keeper_launch import become_step, spawn_detached, stand_apart
+    from keeper_launch import become_step, prepare, spawn_detached, stand_apart
     from keeper_output import PIPE_BYTES, Output, pipe_size
     from keeper_roster import Roster
 
@@ -97,6 +97,7 @@ class Keeper:
         ticks = family.start_ticks_of(self.pid)
         ready = f'{{"event":"ready","pid":{self.pid},"boot_id":"{family.boot_id()}",'
         self.channel.greet(f'{ready}"start_ticks":{ticks}}}')
+        prepare()
         while True:
             for fd, _ in self.poller.poll(self.timeout()):
                 if fd == self.wake:

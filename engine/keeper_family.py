@@ -14,6 +14,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ctypes
     import signal
 else:
     import _signal as signal  # `signal` itself costs 8 ms at import, for its enums
@@ -22,6 +23,8 @@ LINUX = sys.platform == "linux"
 HAS_CHILDREN_FILE = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 SET_PDEATHSIG, SET_NAME, SET_CHILD_SUBREAPER = 1, 15, 36
 
+_library: list[ctypes.CDLL] = []
+
 
 def prctl(option: int, value: int | bytes) -> bool:
     """One prctl of Linux; False where there is none or it was refused."""
@@ -29,9 +32,11 @@ def prctl(option: int, value: int | bytes) -> bool:
         return False
     import ctypes
 
+    if not _library:
+        _library.append(ctypes.CDLL(None))  # kept: the child of a start has no time to open it
     word = ctypes.c_ulong
     argument = ctypes.c_char_p(value) if isinstance(value, bytes) else word(value)
-    return bool(ctypes.CDLL(None).prctl(option, argument, word(0), word(0), word(0)) == 0)
+    return bool(_library[0].prctl(option, argument, word(0), word(0), word(0)) == 0)
 
 
 def boot_id() -> str:

@@ -33,6 +33,11 @@ def stand_apart() -> None:
     prctl(SET_NAME, b"bilt-keeper")
 
 
+def prepare() -> None:
+    """Import what a start needs, while the keeper waits for one."""
+    __import__("resource")
+
+
 def run_program(plan: dict[str, Any]) -> str:
     """Become the step's program, in the child; comes back only with the reason why not."""
     try:

@@ -12,6 +12,7 @@ from .step_process import StepProcess, keeper_pids
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
+BREATH_SECONDS = 0.1
 
 
 class KeeperPool:
@@ -71,3 +72,6 @@ class KeeperPool:
                     continue
             self._taken = anyio.Event()
             await self._taken.wait()
+            await anyio.sleep(
+                BREATH_SECONDS
+            )  # a new spare must not compete with the step that took the last one

@@ -78,10 +78,10 @@ class RunFolder:
 
     def _kept(self) -> dict[str, dict[str, str]] | None:
         try:
-            kept = json.loads(self._open.read_text("utf-8"))
+            kept: dict[str, dict[str, str]] = json.loads(self._open.read_text("utf-8"))
         except (OSError, ValueError):
             return None
-        return kept if isinstance(kept, dict) else None
+        return kept
 
     def _make_safe(self, name: str, redactor: Redactor) -> None:
         reader = LineReader(redactor)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio.to_thread
+from pydantic import ValidationError
 
 from bilt_mcp.state import (
     FINAL,
@@ -126,7 +127,14 @@ class Runner:
 
     async def _run_step(self) -> bool:
         """Run the step at the claim's position with its retries; False when the workflow has ended by it."""
-        step = Step.model_validate(self._claim.plan.steps[self._claim.position - 1].spec)
+        planned = self._claim.plan.steps[self._claim.position - 1]
+        try:
+            step = Step.model_validate(planned.spec)
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            told = f"Step {planned.name} was accepted by another version and cannot be read: {why}."
+            await self._fail(FailureCode.INVALID_WORKFLOW, told, planned.name)
+            return False
         for number in range(1, step.retries + 2):
             if self._interrupted:
                 await self._fail_interrupted(step)

@@ -158,7 +158,8 @@ class StepAttempt:
 
         async def pass_on() -> None:
             if leader is not None:
-                await try_once(lambda: self._store.step_started(ticket, _record(leader)))
+                started = _record(leader)
+                await try_once(lambda: self._store.step_started(ticket, started))
             while True:
                 await anyio.sleep(FLUSH_SECONDS)
                 await self._say(output)

@@ -8,6 +8,7 @@ started it, and goes after a while without work.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -88,6 +89,7 @@ class Worker:
         """Work until there has been nothing to do for the idle time, or a signal asks to stop."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._stop_on_signal)
+            tasks.start_soon(self._answer_bell)
             tasks.start_soon(self._keepers.run)
             await self._sweep(tasks)
             await self._work(tasks)
@@ -192,7 +194,7 @@ class Worker:
                 await anyio.sleep(LOOK_SECONDS)
             left = idle_since + self._idle_seconds - time.monotonic()
             wait = LOOK_SECONDS if self._runners else max(0.01, min(LOOK_SECONDS, left))
-            await self._store.wait_change(seen, wait, urgent=bool(self._runners))
+            await self._store.wait_change(seen, wait)
 
     async def _look(self, tasks: TaskGroup) -> None:
         for workflow_id in await self._store.cancelling(self._epoch):
@@ -214,6 +216,19 @@ class Worker:
         finally:
             del self._runners[workflow_id]
             self._store.nudge()
+
+    async def _answer_bell(self) -> None:
+        path = self._location.doorbell
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(path, 0o600)
+        bell = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # RDWR: never at its end
+        try:
+            while True:
+                await anyio.wait_readable(bell)
+                os.read(bell, 4096)
+                self._store.nudge()
+        finally:
+            os.close(bell)
 
     async def _stop_on_signal(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

@@ -8,13 +8,15 @@ second one, cancels it in the middle, and counts what is left alive.
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import os
+import re
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,13 @@ from rich.json import JSON
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.terminal_theme import MONOKAI
 
 STOREFRONT = Path(__file__).parent / "storefront"
 FINAL = {"completed", "failed", "cancelled"}
 STYLES = {"info": "cyan", "error": "bold red", "success": "bold green", "log": "dim"}
 
-console = Console(highlight=False)
+console = Console(highlight=False, record=True)
 
 
 class Agent:
@@ -47,8 +50,7 @@ class Agent:
             )
             console.print(f"[bold magenta]agent[/] → [bold]{tool}[/]({escape(said)})")
         result = await self._client.call_tool(tool, arguments)
-        answer = result.structured_content
-        assert isinstance(answer, dict)
+        answer: dict[str, Any] = result.structured_content or {}
         return answer
 
 
@@ -99,7 +101,7 @@ def panel(answer: dict[str, Any], title: str, style: str) -> Panel:
 
 def alive(workflow_id: str) -> list[str]:
     """The commands of all processes of a workflow, by their environment: asked of the kernel, not of bilt."""
-    found = []
+    found: list[str] = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if f"BILT_WORKFLOW_ID={workflow_id}".encode() in (folder / "environ").read_bytes():
@@ -130,6 +132,7 @@ async def demo(project: Path, store: Path) -> int:
             console.print(session["message"])
             return 1
 
+        console.export_text()  # a picture begins here
         console.rule("2  build and deploy, then change our mind")
         await agent.call(
             "bilt_send_message", session_id=session_id, message="Build it again and deploy it"
@@ -163,7 +166,7 @@ async def demo(project: Path, store: Path) -> int:
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
+def scratch() -> Generator[Path]:
     """A temporary folder, removed when the worker has gone by itself."""
     folder = Path(tempfile.mkdtemp(prefix="bilt-demo-"))
     try:
@@ -176,12 +179,25 @@ def scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def save_picture(file: Path) -> None:
+    """Keep what was shown as an SVG that fetches nothing."""
+    svg = console.export_svg(title="make demo", theme=MONOKAI)
+    file.write_text(re.sub(r"@font-face\s*\{.*?\}", "", svg, flags=re.DOTALL), "utf-8")
+
+
 def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="Build a real project, cancel it, count what is left alive."
+    )
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also keep it as an SVG")
+    given = parser.parse_args()
     with scratch() as folder:
-        shutil.copytree(
-            STOREFRONT, folder / "storefront", ignore=shutil.ignore_patterns("build", "__pycache__")
-        )
-        return anyio.run(demo, folder / "storefront", folder / "store")
+        ignored = shutil.ignore_patterns("build", "__pycache__")
+        shutil.copytree(STOREFRONT, folder / "storefront", ignore=ignored)
+        code = anyio.run(demo, folder / "storefront", folder / "store")
+    if given.picture:
+        save_picture(given.picture)
+    return code
 
 
 if __name__ == "__main__":

@@ -43,6 +43,11 @@ class StoreLocation:
         return self.folder / "worker.lock"
 
     @property
+    def doorbell(self) -> Path:
+        """A FIFO on which anybody tells the worker to look at once."""
+        return self.folder / "worker.bell"
+
+    @property
     def worker_log(self) -> Path:
         """The worker's own log."""
         return self.folder / "worker.log"

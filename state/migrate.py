@@ -11,7 +11,7 @@ from .errors import StoreUnavailable
 
 def migrations() -> list[tuple[int, str]]:
     """The numbers and texts of `migrations/sqlite/NNNN_name.sql`, in order."""
-    folder = files(__package__) / "migrations" / "sqlite"
+    folder = files("bilt_mcp.state") / "migrations" / "sqlite"
     found = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return [(int(name[:4]), (folder / name).read_text("utf-8")) for name in found]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from .errors import ProjectNotFound, SessionNotFound, WorkflowNotFound
 from .models import MessagePage, MessageQuery
 from .sqlite_base import Row, one
-from .sqlite_rows import SESSION_QUERY, message_of
+from .sqlite_rows import NEWEST_MESSAGE, SESSION_QUERY, message_of
 
 _NO_SESSION = "No session with this id. Call bilt_get_session without session_id to get the project's session."
 
@@ -42,7 +42,7 @@ def message_page(
     """See `SessionStore.messages`."""
     session = one(
         c,
-        "SELECT n, message_total FROM session WHERE id = :id AND account = :account",
+        "SELECT n FROM session WHERE id = :id AND account = :account",
         id=session_id,
         account=account,
     )
@@ -71,13 +71,11 @@ def message_page(
         filters.append("instr(casefold(m.content), :text) > 0")
         values["text"] = query.text.casefold()
     where = " AND ".join(["m.session = :session", *filters])
-    total = session["message_total"]
+    newest = one(c, NEWEST_MESSAGE, session=session["n"])
+    total = 0 if newest is None else newest["ordinal"]
     if filters:
         counted = one(c, f"SELECT count(*) AS total FROM message AS m WHERE {where}", **values)
         total = counted["total"] if counted else 0
-    newest = one(
-        c, "SELECT coalesce(max(id), 0) AS id FROM message WHERE session = :n", n=session["n"]
-    )
     forward = query.after is not None
     if forward:
         where += " AND m.id > :after"

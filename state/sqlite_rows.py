@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Collection
 from dataclasses import asdict
+from typing import Any
 
 from .clock import Clock, boot_id
 from .models import (
@@ -50,6 +51,8 @@ WORKFLOW_COLUMNS = f"""
     w.created_at AS w_created_at, w.started_at, w.finished_at, w.cancel_requested_at, w.cancel_reason,
     w.pause_requested, w.failure, w.stopped, w.boot_id, w.started_mono, w.output_mono,
     CASE WHEN w.n IS NOT NULL THEN {DEPLOY_STATE} END AS deploy"""
+
+NEWEST_MESSAGE = "SELECT id, ordinal FROM message WHERE session = :session ORDER BY id DESC LIMIT 1"
 
 SESSION_QUERY = f"""
     SELECT s.n AS s_n, s.id AS s_id, s.account, s.revision, s.created_at AS s_created_at, s.updated_at AS s_updated_at,
@@ -148,7 +151,7 @@ def plan_text(plan: Plan) -> str:
 
 def plan_of(text: str) -> Plan:
     """The plan that `plan_text` kept."""
-    kept = json.loads(text)
+    kept: dict[str, Any] = json.loads(text)
     kept["steps"] = tuple(PlannedStep(**step) for step in kept["steps"])
     return Plan(**kept)
 
@@ -162,8 +165,9 @@ def failure_of(text: str | None) -> Failure | None:
     """The failure that `failure_text` kept."""
     if text is None:
         return None
-    kept = json.loads(text)
-    return Failure(**{**kept, "code": FailureCode(kept["code"])})
+    kept: dict[str, Any] = json.loads(text)
+    kept["code"] = FailureCode(kept["code"])
+    return Failure(**kept)
 
 
 def stopped_text(stopped: Stopped) -> str:
@@ -175,8 +179,9 @@ def stopped_of(text: str | None) -> Stopped | None:
     """The receipt that `stopped_text` kept."""
     if text is None:
         return None
-    kept = json.loads(text)
-    return Stopped(**{**kept, "deploy": DeployState(kept["deploy"])})
+    kept: dict[str, Any] = json.loads(text)
+    kept["deploy"] = DeployState(kept["deploy"])
+    return Stopped(**kept)
 
 
 def process_of(boot: str | None, pid: int | None, ticks: int | None) -> ProcessRecord | None:

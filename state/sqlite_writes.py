@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .models import Note
 from .sqlite_base import SqliteBase, one
-from .sqlite_rows import plan_of, quoted
+from .sqlite_rows import NEWEST_MESSAGE, plan_of, quoted
 from .transitions import Event, sources
 
 
@@ -52,7 +52,8 @@ class SharedWrites(SqliteBase):
     def _skips_on_decline(self, c: sqlite3.Connection, workflow: int) -> bool:
         row = one(c, "SELECT plan, position FROM workflow WHERE n = :n", n=workflow)
         assert row is not None
-        return bool(plan_of(row["plan"]).steps[row["position"] - 1].on_decline == "skip")
+        position: int = row["position"]
+        return plan_of(row["plan"]).steps[position - 1].on_decline == "skip"
 
     def _move_to(self, c: sqlite3.Connection, workflow: int, position: int) -> None:
         row = one(c, "SELECT plan FROM workflow WHERE n = :n", n=workflow)
@@ -69,17 +70,24 @@ class SharedWrites(SqliteBase):
         if not notes:
             return
         now = self._clock.now()
+        last = one(c, NEWEST_MESSAGE, session=session)
+        first = 1 if last is None else last["ordinal"] + 1
         c.executemany(
-            """INSERT INTO message (session, workflow, step, side, variant, content, created_at)
-               VALUES (?, ?, ?, ?, ?, ?, ?)""",
+            """INSERT INTO message (ordinal, session, workflow, step, side, variant, content, created_at)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
             [
-                (session, workflow, note.step, note.side, note.variant, note.content, now)
-                for note in notes
+                (
+                    first + i,
+                    session,
+                    workflow,
+                    note.step,
+                    note.side,
+                    note.variant,
+                    note.content,
+                    now,
+                )
+                for i, note in enumerate(notes)
             ],
-        )
-        c.execute(
-            "UPDATE session SET message_total = message_total + ? WHERE n = ?",
-            (len(notes), session),
         )
 
     def _touch(self, c: sqlite3.Connection, session: int) -> None:

@@ -20,7 +20,6 @@ CREATE TABLE session (
     account        TEXT NOT NULL,
     project        INTEGER NOT NULL REFERENCES project (n),
     revision       INTEGER NOT NULL DEFAULT 1,
-    message_total  INTEGER NOT NULL DEFAULT 0,
     created_at     INTEGER NOT NULL,
     updated_at     INTEGER NOT NULL
 ) STRICT;
@@ -158,8 +157,10 @@ CREATE TABLE gate (
 
 CREATE UNIQUE INDEX gate_open_once ON gate (workflow) WHERE answer IS NULL;
 
+-- `ordinal` counts a session's messages from 1, so that their number is known without counting.
 CREATE TABLE message (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    ordinal     INTEGER NOT NULL,
     session     INTEGER NOT NULL REFERENCES session (n),
     workflow    INTEGER REFERENCES workflow (n),
     step        TEXT,
