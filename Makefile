@@ -2,7 +2,7 @@
 # makes it. Written for make 3.81 too, which is what macOS has.
 
 PYTHON ?=
-ROUNDS ?= 200
+ROUNDS ?= 20
 ARGS ?=
 
 RUN := .venv/bin/python
@@ -41,8 +41,8 @@ format: $(WITH_DEV) ## let ruff lay out the code and mend what it can
 	@$(RUN) -m ruff check --fix
 
 .PHONY: soak
-soak: $(WITH_DEV) ## cancel again and again, with kills and crashes (ROUNDS=200)
-	@$(RUN) bench/soak.py --rounds $(ROUNDS) $(ARGS)
+soak: $(WITH_DEV) ## the randomised and the killing tests for longer (ROUNDS=20 times as long)
+	@$(RUN) -m pytest --soak-factor $(ROUNDS) tests/test_store_model.py tests/test_worker_life.py $(ARGS)
 
 .PHONY: bench
 bench: $(WITH_DEV) ## measure: how long until a cancel is answered, what a look costs

@@ -11,6 +11,7 @@ import pytest
 from bilt_mcp.state import FailureCode, InvalidWorkflowFile, Status
 
 from .support.builds import ME, Build, Gate, another_session, build_in, second_session
+from .support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 SECRET = "s3cret-Value-42"
@@ -53,9 +54,7 @@ async def test_commands_on_the_output_become_progress_and_messages(build: Build)
     await build.start()
     await build.says("broken")
     with anyio.fail_after(10):
-        while (
-            workflow := (await build.session()).workflow
-        ) is None or workflow.step_percent is None:
+        while (workflow := await build.workflow()).step_percent is None:
             await build.store.wait_change(build.store.changes(), 0.1)
     assert (workflow.step_percent, workflow.step_message) == (40, "Bundling")
     await gate.open()
@@ -112,9 +111,10 @@ async def test_a_secret_is_passed_on_and_shows_up_nowhere(build: Build) -> None:
     await build.start()
     assert (await build.ended()).status == "completed"
     assert "token [redacted]" in await build.log()
-    with anyio.fail_after(10):
-        while list(build.location.open.iterdir()):  # it is forgotten right after the end
-            await anyio.sleep(0.01)
+    await wait_until(
+        lambda: not list(build.location.open.iterdir()),
+        "the environment is forgotten after the end",
+    )
     kept = [path for path in build.location.folder.rglob("*") if path.is_file()]
     assert kept
     assert not [path for path in kept if SECRET.encode() in path.read_bytes()]

@@ -15,6 +15,7 @@ from bilt_mcp.state import CannotCancel, FailureCode, SqliteStore, Status
 
 from .support.builds import ME, Build, build_in
 from .support.hostile import alive, command
+from .support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -45,9 +46,7 @@ def deployed(build: Build) -> bool:
 
 async def until_up(build: Build, marker: str) -> None:
     await build.until(Status.RUNNING, step="hostile")
-    with anyio.fail_after(20):
-        while len(alive(marker)) < 3:
-            await anyio.sleep(0.01)
+    await wait_until(lambda: len(alive(marker)) >= 3, "the step has grown", timeout=20)
 
 
 @pytest.mark.parametrize(
@@ -59,9 +58,7 @@ async def test_a_cancel_is_answered_when_nothing_is_alive(
 ) -> None:
     declare_hostile(build, marker, shape)
     await build.start()
-    with anyio.fail_after(20):
-        while not alive(marker):
-            await anyio.sleep(0.01)
+    await wait_until(lambda: alive(marker) != [], "the step is up", timeout=20)
     await build.store.cancel(ME, build.session_id, "enough", "a test")
     workflow = (await build.until(Status.CANCELLED)).workflow
     assert alive(marker) == []
@@ -93,8 +90,13 @@ async def test_a_cancel_decided_from_another_store_object_after_the_starter_has_
 
 @pytest.mark.parametrize("victims", ["worker", "keeper", "both"])
 async def test_kill_9_in_the_middle_of_a_step_leaves_nothing_alive_and_nothing_deployed(
-    build: Build, marker: str, victims: str
+    build: Build, victims: str, soak_factor: int
 ) -> None:
+    for number in range(soak_factor):
+        await kill_in_the_middle(build, f"marker-{os.urandom(8).hex()}-{number}", victims)
+
+
+async def kill_in_the_middle(build: Build, marker: str, victims: str) -> None:
     declare_hostile(build, marker)
     await build.start()
     await until_up(build, marker)
@@ -175,9 +177,7 @@ async def test_an_idle_worker_goes_and_the_next_message_starts_another(tmp_path:
         build.declare("[[step]]\nname = 'a'\nrun = 'true'\n")
         await build.start("one")
         await build.ended()
-        with anyio.fail_after(10):
-            while build.worker_is_alive():
-                await anyio.sleep(0.01)
+        await wait_until(lambda: not build.worker_is_alive(), "the idle worker has gone")
         await build.start("two")
         assert (await build.ended()).status == "completed"
         assert build.epoch() == 2
@@ -201,9 +201,7 @@ async def test_what_was_paused_survives_the_worker_and_the_confirmed_step_still_
         await build.start()
         session = await build.until(Status.PAUSED)
         assert session.pending_action is not None
-        with anyio.fail_after(10):
-            while build.worker_is_alive():
-                await anyio.sleep(0.01)
+        await wait_until(lambda: not build.worker_is_alive(), "the idle worker has gone")
         assert not deployed(build)
         await build.store.confirm(
             ME, build.session_id, session.pending_action.action_id, "a person"

@@ -7,7 +7,7 @@ import fcntl
 import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from bilt_mcp.state import (
     SqliteStore,
     Status,
     StoreLocation,
+    Workflow,
 )
 
 ME = "me"
@@ -61,6 +62,12 @@ class Build:
 
     async def session(self) -> Session:
         return await self.store.session(ME, self.session_id)
+
+    async def workflow(self) -> Workflow:
+        """The session's newest workflow."""
+        workflow = (await self.session()).workflow
+        assert workflow is not None
+        return workflow
 
     async def until(
         self, *statuses: Status, step: str | None = None, asking: bool = False
@@ -174,7 +181,7 @@ class Gate:
 @asynccontextmanager
 async def build_in(
     folder: Path, environ: Mapping[str, str] | None = None, idle_seconds: float = 30.0
-) -> AsyncIterator[Build]:
+) -> AsyncGenerator[Build]:
     """A new project and store below `folder`; at the end its worker is told to go, and waited for."""
     root = folder / "project"
     root.mkdir()
