@@ -1,0 +1,92 @@
+"""What every test can ask for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from bilt_mcp.state import SessionStore
+
+from .store_contract import BACKENDS, Backend, ManualClock, OpenStore, Scene
+
+ORDINARY_TIMEOUT = 120
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--soak-factor",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how many times as long the randomised tests search (default 1)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What searches longer may take longer."""
+    factor: int = config.option.soak_factor
+    for item in items:
+        if factor > 1 and "soak_factor" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(ORDINARY_TIMEOUT * factor))
+
+
+@pytest.fixture(scope="session")
+def soak_factor(pytestconfig: pytest.Config) -> int:
+    """What randomised tests multiply their rounds with."""
+    factor: int = pytestconfig.option.soak_factor
+    return factor
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def quick_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is such: many tests wait for the disk and care nothing for it."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="bilt-test-", dir=memory) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(params=sorted(BACKENDS))
+def backend(request: pytest.FixtureRequest, quick_path: Path) -> Backend:
+    """A new, empty place for a store; one test run for every implementation."""
+    return BACKENDS[request.param](quick_path)
+
+
+@pytest.fixture
+def open_store(backend: Backend, clock: ManualClock) -> OpenStore:
+    """Opens the test's store; each call another object on the same place, as another process has."""
+    return lambda: backend.open(clock)
+
+
+@pytest.fixture
+async def store(open_store: OpenStore) -> AsyncIterator[SessionStore]:
+    async with open_store() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def other(open_store: OpenStore) -> AsyncIterator[SessionStore]:
+    """A second store object on the same place."""
+    async with open_store() as opened:
+        yield opened
+
+
+@pytest.fixture
+def scene(store: SessionStore) -> Scene:
+    return Scene(store)
