@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import anyio
@@ -14,7 +14,7 @@ from bilt_mcp.engine import LocalEngine
 from bilt_mcp.state import CannotCancel, FailureCode, SqliteStore, Status
 
 from .support.builds import ME, Build, build_in
-from .support.hostile import alive, command
+from .support.hostile import alive, command, end
 from .support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -27,8 +27,12 @@ async def build(tmp_path: Path) -> AsyncIterator[Build]:
 
 
 @pytest.fixture
-def marker() -> str:
-    return f"marker-{os.urandom(8).hex()}"
+def marker() -> Iterator[str]:
+    """Marks a test's processes; what a failed test leaves of them is ended."""
+    drawn = f"marker-{os.urandom(8).hex()}"
+    yield drawn
+    while left := alive(drawn):
+        end(left)
 
 
 def declare_hostile(build: Build, marker: str, shape: str = "a mix of 48") -> None:
@@ -90,10 +94,10 @@ async def test_a_cancel_decided_from_another_store_object_after_the_starter_has_
 
 @pytest.mark.parametrize("victims", ["worker", "keeper", "both"])
 async def test_kill_9_in_the_middle_of_a_step_leaves_nothing_alive_and_nothing_deployed(
-    build: Build, victims: str, soak_factor: int
+    build: Build, marker: str, victims: str, soak_factor: int
 ) -> None:
-    for number in range(soak_factor):
-        await kill_in_the_middle(build, f"marker-{os.urandom(8).hex()}-{number}", victims)
+    for _ in range(soak_factor):
+        await kill_in_the_middle(build, marker, victims)
 
 
 async def kill_in_the_middle(build: Build, marker: str, victims: str) -> None:
