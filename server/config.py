@@ -54,7 +54,9 @@ class Config:
             idle_seconds = -1.0
         if not 0 <= idle_seconds <= 86_400:
             problems.append(f"BILT_WORKER_IDLE is {idle!r}; it must be seconds, from 0 to 86400")
-        place = Path(store or environ.get("BILT_STORE") or _home(environ) / ".bilt")
+        place = Path(
+            store or environ.get("BILT_STORE") or Path(environ.get("HOME") or "~") / ".bilt"
+        )
         try:
             place.expanduser()
         except RuntimeError:
@@ -77,7 +79,3 @@ def _folder(given: str | Path) -> Path | None:
         return folder if folder.is_dir() else None
     except (OSError, RuntimeError, UnicodeEncodeError):
         return None
-
-
-def _home(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("HOME") or "~")

@@ -11,11 +11,15 @@ _UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-
 
 
 def storable(text: str) -> str:
-    """Refuse what cannot be kept or passed to a process: NUL. Lone surrogates never get this far."""
+    """Refuse what cannot be kept or passed to a process: NUL, and lone surrogates."""
     if "\0" in text:
         raise PydanticCustomError(
             "nul", "contains a NUL character, which cannot be kept; remove it"
         )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("string_unicode", "contains a lone surrogate") from None
     return text
 
 

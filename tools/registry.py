@@ -15,17 +15,22 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import ValidationError
 
-from bilt_mcp.state import BiltError, InvalidArguments, Problem
+from bilt_mcp.state import BiltError, InvalidArguments, Problem, StoreUnavailable
 
 from .desk import ToolContext
 from .results import Result, failure, failure_of, lean, output_schema, success
 
 log = logging.getLogger(__name__)
 
+MAX_STRANGERS = 20
+"""How many unknown arguments are named: a message may have half a million."""
+
 _FRIENDLIER = {
     "string_pattern_mismatch": "must be a UUID, such as 550e8400-e29b-41d4-a716-446655440000",
     "string_unicode": "contains a lone surrogate, which is no character; send valid Unicode text",
     "missing": "is required",
+    "too_short": "must not be empty",
+    "too_long": "must have at most {max_length} characters",
 }
 
 
@@ -82,13 +87,16 @@ async def call(
         known = tool.parameters["properties"]
         if strangers := [key for key in given if key not in known]:
             raise InvalidArguments(
-                [Problem(_clip(key), _unknown("argument", key, known)) for key in strangers]
+                [
+                    Problem(_clip(key), _unknown("argument", key, known))
+                    for key in strangers[:MAX_STRANGERS]
+                ]
             )
         return success(await tool.run(given, context))
     except MCPError:
         raise
     except BiltError as error:
-        return failure(error)
+        return _failure(error, name)
     except ToolError as error:
         return _failure_behind(error, name)
     except (SystemExit, KeyboardInterrupt) as error:
@@ -99,10 +107,18 @@ async def call(
 def _failure_behind(error: ToolError, name: str) -> CallToolResult:
     cause = error.__cause__
     if isinstance(cause, BiltError):
-        return failure(cause)
+        return _failure(cause, name)
     if isinstance(cause, ValidationError):
         return failure(InvalidArguments([_problem(found) for found in cause.errors()]))
     return _crashed(cause or error, name)
+
+
+def _failure(error: BiltError, name: str) -> CallToolResult:
+    if not isinstance(error, StoreUnavailable):
+        return failure(error)
+    error_id = str(uuid4())
+    log.error("tool %s could not use the store, error_id %s: %s", name, error_id, error)
+    return failure_of(error.error, {"error_id": error_id, "message": error.message})
 
 
 def _crashed(error: BaseException, name: str) -> CallToolResult:
@@ -117,7 +133,8 @@ def _crashed(error: BaseException, name: str) -> CallToolResult:
 
 def _problem(found: Any) -> Problem:
     field = ".".join(_clip(str(part)) for part in found["loc"]) or "arguments"
-    told = _FRIENDLIER.get(found["type"], found["msg"])
+    friendlier = _FRIENDLIER.get(found["type"])
+    told = friendlier.format_map(found.get("ctx", {})) if friendlier else found["msg"]
     return Problem(field, told[:1].lower() + told[1:])
 
 

@@ -1,0 +1,137 @@
+"""A project folder and a store for one test, and nothing of them alive afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from bilt_mcp.engine.processes import identify
+from bilt_mcp.server import Config
+from bilt_mcp.state import StoreLocation
+
+GONE_SECONDS = 15.0
+IDLE_SECONDS = 1.0
+
+QUICK = '[[step]]\nname = "build"\nrun = "echo built"\n'
+"""A workflow that is over at once."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a test's servers and workers live."""
+
+    project: Path
+    store: Path
+    environ: Mapping[str, str] = field(repr=False)
+
+    @property
+    def location(self) -> StoreLocation:
+        return StoreLocation.of(self.store)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        return ("--project", str(self.project), "--store", str(self.store))
+
+    def workflow(self, text: str) -> None:
+        (self.project / "bilt.toml").write_text(text, "utf-8")
+
+    def config(self, account: str = "local") -> Config:
+        return Config(
+            project=self.project,
+            store=self.store,
+            account=account,
+            worker_idle_seconds=IDLE_SECONDS,
+            environ=self.environ,
+        )
+
+    def kept(self) -> tuple[list[str], list[str]]:
+        """What lies in runs/ and open/: nothing, when nothing was accepted."""
+        return sorted(os.listdir(self.location.runs)), sorted(os.listdir(self.location.open))
+
+    def count(self, table: str) -> int:
+        """How many rows a table has, read by no code of ours."""
+        with contextlib.closing(sqlite3.connect(self.location.database)) as database:
+            return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+@contextlib.contextmanager
+def open_place(folder: Path, **environ: str) -> Generator[Place]:
+    """A place in `folder`; when it is left, its worker is told to go and waited for."""
+    project, store = folder / "project", folder / "store"
+    project.mkdir()
+    home = folder / "home"
+    home.mkdir()
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    place = Place(
+        project,
+        store,
+        {**kept, "HOME": str(home), "BILT_WORKER_IDLE": str(IDLE_SECONDS), **environ},
+    )
+    place.workflow(QUICK)
+    try:
+        yield place
+    finally:
+        _dismiss(place.location)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Generator[Place]:
+    with open_place(tmp_path) as found:
+        yield found
+
+
+def _dismiss(location: StoreLocation) -> None:
+    """Stop the store's worker, which stops what it runs; only ever the process that the store names."""
+    deadline = time.monotonic() + GONE_SECONDS
+    told: tuple[int, int] | None = None
+    while _is_held(location.lock) or _is_held(location.folder / "worker.starting"):
+        worker = _worker(location.database)
+        late = time.monotonic() > deadline
+        if worker is not None and (worker != told or late):
+            _signal(worker, signal.SIGKILL if late else signal.SIGTERM)
+            told = worker
+        if time.monotonic() > deadline + 5:
+            print(f"a worker of {location.folder} does not go: {worker}", file=sys.stderr)
+            raise AssertionError(f"the worker of {location.folder} does not go")
+        time.sleep(0.02)
+
+
+def _signal(worker: tuple[int, int], number: int) -> None:
+    pid, start_ticks = worker
+    found = identify(pid)
+    if found is not None and found.start_ticks == start_ticks:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _worker(database: Path) -> tuple[int, int] | None:
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as found:
+            row = found.execute("SELECT pid, start_ticks FROM worker").fetchone()
+    except sqlite3.Error:
+        return None
+    return None if row is None or row[0] is None else (int(row[0]), int(row[1]))
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

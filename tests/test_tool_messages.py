@@ -1,0 +1,280 @@
+"""`bilt_get_messages`: pages, filters, and an answer that is never longer than it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bilt_mcp.state import Claim, Message, MessagePage
+from bilt_mcp.tools.get_messages import within
+from bilt_mcp.tools.results import MessagesResult, dumps
+
+from .support.agents import UNKNOWN, Agent, Hand, agent_at, invalid
+from .support.agents import agent as agent  # a fixture, like the next three
+from .support.agents import hand as hand
+from .support.agents import still as still
+from .support.places import Place
+from .support.places import place as place
+
+WORKFLOW = "11111111-0000-4000-8000-000000000000"
+
+# -- the limit of an answer, without a server ------------------------------------------------------
+
+PIECES = st.text(
+    st.characters(exclude_categories=["Cs"])
+    | st.sampled_from('"\\/\n\t\r\b\f\x01\x1f\u2028\u202e\U0001f680\U0001f469\u200d\u0301')
+    | st.sampled_from('"\\\x01'),
+    max_size=30,
+)
+# Hypothesis hardly ever makes a long text by itself.
+CONTENTS = st.tuples(PIECES, st.integers(1, 150)).map(lambda drawn: drawn[0] * drawn[1])
+
+
+def history_of(contents: Sequence[str]) -> list[Message]:
+    """Messages with ids that leave gaps, oldest first."""
+    return [
+        Message(10 * n + 3, "ai", "success", content, WORKFLOW, "s" * 64, 1_795_300_000_000 + n)
+        for n, content in enumerate(contents)
+    ]
+
+
+def page_after(history: Sequence[Message], after: int, limit: int) -> MessagePage:
+    rest = [message for message in history if message.id > after]
+    newest = history[-1].id if history else 0
+    return MessagePage(rest[:limit], len(history), len(rest) > limit, newest)
+
+
+def page_before(history: Sequence[Message], offset: int, limit: int) -> MessagePage:
+    rest = list(reversed(history))[offset:]
+    newest = history[-1].id if history else 0
+    return MessagePage(rest[:limit], len(history), len(rest) > limit, newest)
+
+
+def text_of(result: MessagesResult, max_chars: int) -> str:
+    text = dumps(result.model_dump(mode="json"))
+    assert len(text) <= max_chars
+    return text
+
+
+@settings(deadline=None)
+@given(
+    contents=st.lists(CONTENTS, max_size=12),
+    max_chars=st.integers(500, 3000),
+    limit=st.integers(1, 12),
+)
+def test_following_the_cursor_reads_everything_once_in_answers_that_fit(
+    contents: list[str], max_chars: int, limit: int
+) -> None:
+    history = history_of(contents)
+    read: list[int] = []
+    after = 0
+    while True:
+        result = within(page_after(history, after, limit), after, max_chars)
+        text_of(result, max_chars)
+        read += [message.id for message in result.messages]
+        assert result.total == len(history)
+        if not result.has_more:
+            break
+        assert result.messages  # progress
+        assert result.next_after > after
+        after = result.next_after
+    assert read == [message.id for message in history]
+
+
+@settings(deadline=None)
+@given(
+    contents=st.lists(CONTENTS, max_size=12),
+    max_chars=st.integers(500, 3000),
+    limit=st.integers(1, 12),
+)
+def test_raising_the_offset_by_what_came_reads_everything_once_in_answers_that_fit(
+    contents: list[str], max_chars: int, limit: int
+) -> None:
+    history = history_of(contents)
+    read: list[int] = []
+    while True:
+        result = within(page_before(history, len(read), limit), None, max_chars)
+        text_of(result, max_chars)
+        read += [message.id for message in result.messages]
+        assert result.next_after == (history[-1].id if history else 0)
+        if not result.has_more:
+            break
+        assert result.messages
+    assert read == [message.id for message in reversed(history)]
+
+
+@settings(deadline=None)
+@given(content=CONTENTS, max_chars=st.integers(500, 2000))
+def test_a_message_that_fits_is_whole_and_one_that_does_not_says_what_was_cut(
+    content: str, max_chars: int
+) -> None:
+    whole = within(page_after(history_of([content]), 0, 1), 0, 10**9)
+    (message,) = within(page_after(history_of([content]), 0, 1), 0, max_chars).messages
+    # Room is kept for a next_after and a total of any size, so an answer may stay a little shorter.
+    if len(text_of(whole, 10**9)) + 20 <= max_chars:
+        assert message.content == content
+    elif message.content != content:
+        kept, _, mark = message.content.rpartition(" […")
+        assert content.startswith(kept)
+        assert mark == f"{len(content) - len(kept)} characters cut: raise max_chars]"
+        # Cut no more than needed: an escape takes six characters at most, a mark some more digits.
+        result = within(page_after(history_of([content]), 0, 1), 0, max_chars)
+        assert len(text_of(result, max_chars)) > max_chars - 40
+
+
+# -- through a client ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def talk(agent: Agent, hand: Hand) -> tuple[str, Claim]:
+    """A session with a workflow that has said twenty lines, 3 to 22 by their ids."""
+    session_id, _ = await agent.start("build")
+    claim = await hand.claim()
+    await hand.say(claim, *(f"line {n}" for n in range(1, 21)))
+    return session_id, claim
+
+
+def ids(found: dict[str, Any]) -> list[int]:
+    return [message["id"] for message in found["messages"]]
+
+
+@pytest.mark.anyio
+async def test_a_message_has_the_documented_fields(agent: Agent, talk: tuple[str, Claim]) -> None:
+    session_id, claim = talk
+    found = await agent.call("bilt_get_messages", session_id=session_id)
+    newest = found["messages"][0]
+    assert newest == {
+        "id": 22,
+        "side": "ai",
+        "variant": "log",
+        "content": "line 20",
+        "workflow_id": claim.workflow_id,
+        "step": "build",
+        "created_at": newest["created_at"],
+    }
+    assert set(found) == {"messages", "total", "has_more", "next_after"}
+    asked = found["messages"][-1]
+    assert (asked["side"], asked["content"], asked["step"]) == ("user", "build", None)
+
+
+@pytest.mark.anyio
+async def test_pages_go_backwards_from_the_newest_or_forwards_from_a_message(
+    agent: Agent, hand: Hand, talk: tuple[str, Claim]
+) -> None:
+    session_id, claim = talk
+
+    async def read(**given: Any) -> tuple[list[int], int, bool, int]:
+        found = await agent.call("bilt_get_messages", session_id=session_id, **given)
+        return ids(found), found["total"], found["has_more"], found["next_after"]
+
+    assert await read() == (list(range(22, 0, -1)), 22, False, 22)
+    assert await read(limit=3) == ([22, 21, 20], 22, True, 22)
+    assert await read(limit=3, offset=20) == ([2, 1], 22, False, 22)
+    assert await read(offset=22) == ([], 22, False, 22)
+    assert await read(offset=2**53) == ([], 22, False, 22)
+    assert await read(after=0, limit=2) == ([1, 2], 22, True, 2)
+    assert await read(after=20) == ([21, 22], 22, False, 22)
+    assert await read(after=22) == ([], 22, False, 22)
+    assert await read(after=2**53) == ([], 22, False, 2**53)
+    await hand.say(claim, "one more")
+    assert await read(after=22) == ([23], 23, False, 23)
+
+
+@pytest.mark.anyio
+async def test_without_a_limit_it_is_fifty(
+    agent: Agent, hand: Hand, talk: tuple[str, Claim]
+) -> None:
+    session_id, claim = talk
+    await hand.say(claim, *("x" * 40))
+    found = await agent.call("bilt_get_messages", session_id=session_id)
+    assert (len(found["messages"]), found["has_more"], found["total"]) == (50, True, 62)
+    found = await agent.call("bilt_get_messages", session_id=session_id, limit=100)
+    assert (len(found["messages"]), found["has_more"]) == (62, False)
+
+
+@pytest.mark.anyio
+async def test_after_and_offset_exclude_each_other(agent: Agent, talk: tuple[str, Claim]) -> None:
+    session_id, _ = talk
+    told = "cannot be used together with after"
+    both = await agent.call("bilt_get_messages", session_id=session_id, after=0, offset=1)
+    assert both == invalid(("offset", told))
+    none = await agent.call("bilt_get_messages", session_id=session_id, after=21, offset=0)
+    assert ids(none) == [22]
+
+
+@pytest.mark.anyio
+async def test_filters_narrow_the_messages_and_the_total(
+    agent: Agent, hand: Hand, talk: tuple[str, Claim]
+) -> None:
+    session_id, claim = talk
+    await hand.say(claim, "ERROR: Straße is 100% _wrong_", variant="error")
+    await hand.complete(claim)
+    _, second = await agent.start("again")
+
+    async def found(**given: Any) -> tuple[list[int], int]:
+        page = await agent.call("bilt_get_messages", session_id=session_id, **given)
+        return ids(page), page["total"]
+
+    assert await found(variant="error") == ([23], 1)
+    assert await found(variant="success") == ([24], 1)
+    assert await found(variant="log", limit=2) == ([22, 21], 20)
+    assert await found(workflow_id=second) == ([26, 25], 2)
+    assert await found(workflow_id=claim.workflow_id.upper(), variant="info") == ([2, 1], 2)
+    assert await found(query="LINE 1", after=0, limit=2) == ([3, 12], 11)
+    for query in ("strasse", "STRASSE", "100%", "_wrong_", "error:"):
+        assert await found(query=query) == ([23], 1), query
+    for query in ("100_", "%wrong%", "line%"):
+        assert await found(query=query) == ([], 0), query
+    assert await found(query="") == await found()
+
+
+@pytest.mark.anyio
+async def test_an_unknown_workflow_and_one_of_another_session_get_the_same_answer(
+    agent: Agent, place: Place, talk: tuple[str, Claim]
+) -> None:
+    session_id, claim = talk
+    unknown = await agent.text("bilt_get_messages", session_id=session_id, workflow_id=UNKNOWN)
+    assert unknown == (
+        '{"error":"Workflow not found","details":{"message":"No workflow with this id in this session. '
+        "bilt_get_session names the newest; leave workflow_id out to read the messages of all."
+        '"}}'
+    )
+    async with agent_at(place, "somebody else") as other:
+        theirs = await other.session_id()
+        call = {"session_id": theirs, "workflow_id": claim.workflow_id}
+        assert await other.text("bilt_get_messages", **call) == unknown
+
+
+@pytest.mark.anyio
+async def test_the_same_question_gets_the_same_bytes(agent: Agent, talk: tuple[str, Claim]) -> None:
+    session_id, _ = talk
+    for asked in ({}, {"after": 3, "limit": 4}, {"max_chars": 500}, {"query": "line"}):
+        text = await agent.text("bilt_get_messages", session_id=session_id, **asked)
+        assert await agent.text("bilt_get_messages", session_id=session_id, **asked) == text
+
+
+@pytest.mark.anyio
+async def test_no_answer_is_longer_than_asked_for_and_the_cursor_reads_on(
+    agent: Agent, hand: Hand, talk: tuple[str, Claim]
+) -> None:
+    session_id, claim = talk
+    await hand.say(claim, *('"\\' * 2000, "\U0001f680" * 4000, "\x01" * 4000, "\n" * 4000) * 3)
+    for max_chars in (500, 5000, 50000):
+        read, after = list[int](), 0
+        while True:
+            call = {"session_id": session_id, "after": after, "max_chars": max_chars}
+            text = await agent.text("bilt_get_messages", **call)
+            assert len(text) <= max_chars
+            found = MessagesResult.model_validate_json(text)
+            read += [message.id for message in found.messages]
+            after = found.next_after
+            if not found.has_more:
+                break
+        assert read == list(range(1, 35))
+    default = await agent.text("bilt_get_messages", session_id=session_id)
+    told = await agent.text("bilt_get_messages", session_id=session_id, max_chars=20_000)
+    assert default == told
