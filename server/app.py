@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -42,8 +42,10 @@ class BiltOffice:
         # Shielded: half an open store is nobody's to close.
         with anyio.CancelScope(shield=True):
             async with self._opening:
-                self._desk = desk = self._desk or await self._open_desk()
-        return desk
+                if self._desk is None:
+                    self._desk = await self._open_desk()
+        assert self._desk is not None
+        return self._desk
 
     async def _open_desk(self) -> Desk:
         config = self._config
@@ -90,7 +92,7 @@ def create_server(config: Config) -> BiltServer:
 
 def _lifespan(config: Config) -> Any:
     @asynccontextmanager
-    async def serve(_: MCPServer[Office]) -> AsyncIterator[Office]:
+    async def serve(_: MCPServer[Office]) -> AsyncGenerator[Office]:
         office = BiltOffice(config)
         try:
             yield office

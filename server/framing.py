@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from mcp_types import (
     INVALID_REQUEST,
@@ -80,7 +80,7 @@ def parse(line: bytes | None) -> JSONRPCMessage:
     """The message in a line. Raises `NoMessage`."""
     if line is None:
         raise NoMessage(INVALID_REQUEST, f"A line may have at most {MAX_LINE_BYTES} bytes")
-    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(line) > MAX_DEPTH:
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _is_too_deep(line):
         raise NoMessage(PARSE_ERROR, f"JSON may be nested at most {MAX_DEPTH} deep")
     try:
         found = json.loads(line.decode("utf-8"), parse_constant=_refuse)
@@ -89,6 +89,7 @@ def parse(line: bytes | None) -> JSONRPCMessage:
     if not isinstance(found, dict):
         what = "Batches are not supported" if isinstance(found, list) else "Not an object"
         raise NoMessage(INVALID_REQUEST, f"{what}: send one JSON-RPC message a line")
+    found = cast(dict[str, Any], found)
     request_id = _sound_id(found.get("id"))
     if "method" in found and "id" in found and request_id is None:
         # The SDK would take it for a notification, and its sender would wait for ever.
@@ -104,17 +105,18 @@ def parse(line: bytes | None) -> JSONRPCMessage:
         ) from error
 
 
-def _depth(line: bytes) -> int:
-    depth = deepest = 0
+def _is_too_deep(line: bytes) -> bool:
+    depth = 0
     # Possessive, and a string may lack its end: no character is ever looked at twice.
     for token in re.finditer(rb'"(?:[^"\\]++|\\.)*+"?|[\[{\]}]', line):
         mark = token.group()
         if mark in b"[{":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > MAX_DEPTH:
+                return True
         elif mark in b"]}":
             depth -= 1
-    return deepest
+    return False
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -131,7 +133,9 @@ def _without_arguments(message: dict[str, Any]) -> dict[str, Any]:
     params = message.get("params")
     if message.get("method") != "tools/call" or not isinstance(params, dict):
         return message
-    return {**message, "params": {k: v for k, v in params.items() if k != "arguments"}}
+    rest = cast(dict[str, Any], params).copy()
+    rest.pop("arguments", None)
+    return {**message, "params": rest}
 
 
 def _has_surrogate(value: Any) -> bool:

@@ -33,7 +33,8 @@ class StdioConnection:
 
     async def run(self, server: MCPServer) -> None:
         """Serve until the client closes its end."""
-        lowlevel = server._lowlevel_server  # the SDK has no public way to bring own streams
+        # The SDK has no public way to bring one's own streams.
+        lowlevel = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]
         options = lowlevel.create_initialization_options()
         async with anyio.create_task_group() as tasks:
             self._over = tasks.cancel_scope

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bilt_mcp.state import CANCELLABLE, DeployState, Stopped, Workflow, iso
+from bilt_mcp.state import CANCELLABLE, DeployState, Session, Stopped, Workflow, iso
 
 from .arguments import SessionId, Text
 from .desk import Desk, ToolContext, caller_of, desk_of
@@ -41,15 +41,13 @@ async def bilt_cancel_workflow(
     if workflow.final:
         desk.engine.forget(workflow.id)
     else:
-        session = await wait_until(
-            desk,
-            session_id,
-            lambda now: (
-                now.workflow is None or now.workflow.id != workflow.id or now.workflow.final
-            ),
-            VERIFY_SECONDS,
-            urgent=True,
-        )
+        cancelled_id = workflow.id
+
+        def is_over(now: Session) -> bool:
+            newest = now.workflow
+            return newest is None or newest.id != cancelled_id or newest.final
+
+        session = await wait_until(desk, session_id, is_over, VERIFY_SECONDS, urgent=True)
         if session.workflow is not None and session.workflow.id == workflow.id:
             workflow = session.workflow
     return _receipt(workflow)

@@ -167,14 +167,16 @@ def lean(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _lean(schema: Any, inside: str = "") -> Any:
     if isinstance(schema, list):
-        return [_lean(part) for part in schema]
+        parts: list[Any] = schema  # pyright: ignore[reportUnknownVariableType]
+        return [_lean(part) for part in parts]
     if not isinstance(schema, dict):
         return schema
+    table: dict[str, Any] = schema  # pyright: ignore[reportUnknownVariableType]
     names = inside in {"properties", "$defs"}
     drop = set[str]()
     if not names:
-        drop = {"title", "description"} if "properties" in schema else {"title"}
-    return {key: _lean(value, key) for key, value in schema.items() if key not in drop}
+        drop = {"title", "description"} if "properties" in table else {"title"}
+    return {key: _lean(value, key) for key, value in table.items() if key not in drop}
 
 
 def dumps(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import anyio
 from pydantic import Field
 
-from bilt_mcp.state import BiltError, Session, Started
+from bilt_mcp.state import Session, Started
 
 from .arguments import SessionId, Text
 from .desk import Desk, ToolContext, desk_of
@@ -75,6 +75,7 @@ async def _start(desk: Desk, session_id: str, message: str, key: str | None) -> 
     session = await desk.store.session(desk.account, session_id)
     project = await desk.store.project(desk.account, session.project_id)
     prepared = await desk.engine.prepare(project, message)
+    started: Started | None = None
     # Once it is accepted it shall run, also when the client has gone in this very moment.
     with anyio.CancelScope(shield=True):
         try:
@@ -86,12 +87,13 @@ async def _start(desk: Desk, session_id: str, message: str, key: str | None) -> 
                 workflow_id=prepared.workflow_id,
                 key=key,
             )
-        except BiltError:
+        except Exception:
             desk.engine.discard(prepared)
             raise
         if started.workflow_id != prepared.workflow_id:
             desk.engine.discard(prepared)
         await desk.engine.wake()
+    assert started is not None
     return started
 
 
