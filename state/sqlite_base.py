@@ -129,8 +129,9 @@ class SqliteBase:
             raise StoreUnavailable("The store is closed.")
         try:
             # aiosqlite offers statements only; a transaction in one call needs its way to the thread.
-            on_thread = cast(Callable[..., Awaitable[T]], connection._execute)
-            return await on_thread(run, connection._conn)
+            execute = connection._execute  # pyright: ignore  # untyped and private, see above
+            on_thread = cast(Callable[..., Awaitable[T]], execute)
+            return await on_thread(run, connection._conn)  # pyright: ignore[reportPrivateUsage]
         except sqlite3.IntegrityError:
             raise
         except (sqlite3.Error, UnicodeDecodeError) as error:

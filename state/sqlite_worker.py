@@ -292,14 +292,18 @@ class WorkerVerbs(EndingVerbs):
         wrote_output: bool = False,
     ) -> None:
         """See `SessionStore.note`."""
+        shown = percent is not None or progress is not None
 
         def say(c: sqlite3.Connection) -> None:
+            held = f"{HELD} AND status IN ('running', 'cancelling')"
+            change = f"""UPDATE workflow SET step_percent = coalesce(:percent, step_percent),
+                    step_message = coalesce(:progress, step_message),
+                    output_mono = CASE WHEN :output THEN :mono ELSE output_mono END
+                WHERE {held} RETURNING n, session"""
+            look = f"SELECT n, session FROM workflow WHERE {held}"
             row = one(
                 c,
-                f"""UPDATE workflow SET step_percent = coalesce(:percent, step_percent),
-                        step_message = coalesce(:progress, step_message),
-                        output_mono = CASE WHEN :output THEN :mono ELSE output_mono END
-                    WHERE {HELD} AND status IN ('running', 'cancelling') RETURNING n, session""",
+                change if shown or wrote_output else look,
                 id=claim.workflow_id,
                 epoch=claim.epoch,
                 percent=percent,
@@ -310,7 +314,7 @@ class WorkerVerbs(EndingVerbs):
             if row is None:
                 return
             self._append(c, row["session"], row["n"], notes)
-            if percent is not None or progress is not None:
+            if shown:
                 self._touch(c, row["session"])
 
         await self._write(say)
@@ -349,6 +353,10 @@ class WorkerVerbs(EndingVerbs):
             self._touch(c, row["session"])
             return True
 
+        if question is None:
+            asked = "SELECT 1 FROM workflow WHERE id = :id AND pause_requested = 1"
+            if await self._read(lambda c: one(c, asked, id=claim.workflow_id)) is None:
+                return False  # spares the writers a lock before every step
         return await self._write(let_go)
 
 
