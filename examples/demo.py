@@ -182,7 +182,7 @@ def scratch() -> Generator[Path]:
 def save_picture(file: Path) -> None:
     """Keep what was shown as an SVG that fetches nothing."""
     svg = console.export_svg(title="make demo", theme=MONOKAI)
-    file.write_text(re.sub(r"@font-face\s*\{.*?\}", "", svg, flags=re.DOTALL), "utf-8")
+    file.write_text(re.sub(r"@font-face\s*\{.*?\}|<!--.*?-->", "", svg, flags=re.DOTALL), "utf-8")
 
 
 def main() -> int:

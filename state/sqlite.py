@@ -21,15 +21,17 @@ from .models import (
     Project,
     Session,
     Started,
+    Workflow,
 )
 from .sqlite_base import Row, one
 from .sqlite_decisions import DecisionVerbs
-from .sqlite_lookup import message_page, project_row, session_row
+from .sqlite_lookup import message_page, project_row, session_row, workflow_row
 from .sqlite_rows import (
     SESSION_QUERY,
     plan_text,
     project_of,
     session_of,
+    workflow_of,
 )
 from .sqlite_worker import WorkerVerbs
 from .transitions import ACTIVE, Status
@@ -102,6 +104,11 @@ class SqliteStore(DecisionVerbs, WorkerVerbs):
         """See `SessionStore.session`."""
         row: Row = await self._read(lambda c: session_row(c, account, session_id))
         return session_of(row, self._clock)
+
+    async def workflow(self, account: str, workflow_id: str) -> Workflow:
+        """See `SessionStore.workflow`."""
+        row = await self._read(lambda c: workflow_row(c, account, workflow_id))
+        return workflow_of(row, self._clock)
 
     # -- messages --------------------------------------------------------------------------------
 

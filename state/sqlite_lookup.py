@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from .errors import ProjectNotFound, SessionNotFound, WorkflowNotFound
 from .models import MessagePage, MessageQuery
 from .sqlite_base import Row, one
-from .sqlite_rows import NEWEST_MESSAGE, SESSION_QUERY, message_of
+from .sqlite_rows import NEWEST_MESSAGE, SESSION_QUERY, WORKFLOW_QUERY, message_of
 
 _NO_SESSION = "No session with this id. Call bilt_get_session without session_id to get the project's session."
 
@@ -33,6 +33,16 @@ def session_row(c: sqlite3.Connection, account: str, session_id: str) -> Row:
     row = one(c, f"{SESSION_QUERY} s.id = :id", account=account, id=session_id)
     if row is None:
         raise SessionNotFound(_NO_SESSION)
+    return row
+
+
+def workflow_row(c: sqlite3.Connection, account: str, workflow_id: str) -> Row:
+    """The account's workflow, as `WORKFLOW_QUERY` has it. Raises `WorkflowNotFound`."""
+    row = one(c, WORKFLOW_QUERY, account=account, id=workflow_id)
+    if row is None:
+        raise WorkflowNotFound(
+            "No workflow with this id. bilt_get_session names the session's newest."
+        )
     return row
 
 

@@ -65,6 +65,12 @@ SESSION_QUERY = f"""
     WHERE s.account = :account AND """
 
 
+WORKFLOW_QUERY = f"""
+    SELECT s.id AS s_id, {WORKFLOW_COLUMNS}
+    FROM workflow AS w JOIN session AS s ON s.n = w.session
+    WHERE s.account = :account AND w.id = :id"""
+
+
 def quoted(statuses: Collection[Status]) -> str:
     """Statuses as the inside of an SQL `IN (...)`; they are our own constants, never input."""
     return ", ".join(f"'{status.value}'" for status in Status if status in statuses)

@@ -63,6 +63,10 @@ class SessionStore(Protocol):
         """One session with its newest workflow. Raises `SessionNotFound`."""
         ...
 
+    async def workflow(self, account: str, workflow_id: str) -> Workflow:
+        """One workflow, also one that is no longer its session's newest. Raises `WorkflowNotFound`."""
+        ...
+
     async def messages(self, account: str, session_id: str, query: MessageQuery) -> MessagePage:
         """A page of a session's messages. `total` counts what the filters let through, whatever the page.
 

@@ -27,7 +27,7 @@ from bilt_mcp.state import (
     StoreLocation,
 )
 
-from .store_contract import ME, ManualClock, SqliteBackend, still
+from .store_contract import ME, PROCESS, ManualClock, SqliteBackend, still
 
 T = TypeVar("T")
 
@@ -40,6 +40,11 @@ class Run:
     deploy: bool
     outcome: str | None = None
 
+    def follows(self, other: Run) -> bool:
+        """Whether it is a later attempt of the same step."""
+        mine, theirs = self.ticket, other.ticket
+        return mine.position == theirs.position and mine.attempt > theirs.attempt
+
 
 @dataclass
 class Model:
@@ -47,7 +52,6 @@ class Model:
 
     id: str
     session: int
-    project: int
     plan: Plan
     status: str = "pending"
     position: int = 1
@@ -60,11 +64,13 @@ class Model:
 
     @property
     def deploy(self) -> str:
-        deploys = [run for run in self.runs if run.deploy]
-        if not deploys:
+        tried = [run for run in self.runs if run.deploy and run.outcome != "not_started"]
+        done = [run for run in tried if run.outcome == "succeeded"]
+        if not tried:
             return "not_started"
-        last = {run.ticket.position: run.outcome for run in deploys}
-        return "done" if set(last.values()) == {"succeeded"} else "interrupted"
+        if all(any(later.follows(run) for later in done) for run in tried if run not in done):
+            return "done"
+        return "interrupted"
 
     @property
     def waits(self) -> bool:
@@ -81,7 +87,7 @@ class Model:
 
 
 class StoreAndModel(RuleBasedStateMachine):
-    """Two store objects on one file, and the model that they must agree with; without the calls."""
+    """Two store objects on one file, a project with two sessions, and the model that they must agree with."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +98,6 @@ class StoreAndModel(RuleBasedStateMachine):
         self.location = StoreLocation.of(Path(self.folder.name) / "store")
         self.stores: list[SqliteStore] = []
         self.sessions: list[str] = []
-        self.projects: list[int] = []
         self.newest: dict[int, Model] = {}
         self.workflows: list[Model] = []
         self.claims: list[Claim] = []
@@ -121,14 +126,12 @@ class StoreAndModel(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         self.stores = [self.wait(self.opened()) for _ in range(2)]
-        backend = SqliteBackend(Path(self.folder.name))
-        for number in range(2):
-            root = f"/work/{number}"
-            project = self.wait(self.stores[0].open_project(ME, root, "shop"))
-            first = self.wait(self.stores[1].latest_session(ME, project.id))
-            both = [first.id, backend.add_session(ME, project.id)]
-            self.sessions += both if number == 0 else both[:1]
-            self.projects += [number] * (2 if number == 0 else 1)
+        project = self.wait(self.stores[0].open_project(ME, "/work", "shop"))
+        first = self.wait(self.stores[1].latest_session(ME, project.id))
+        second = SqliteBackend(Path(self.folder.name)).add_session(ME, project.id)
+        self.sessions = [first.id, second]
+        self.epoch = self.wait(self.stores[0].take_over(PROCESS, "1"))
+        self.leaving = False
 
     def teardown(self) -> None:
         try:

@@ -53,7 +53,14 @@ GATE: Row = {
     "message": "Deploy it?",
     "created_at": 1,
 }
-MESSAGE: Row = {"session": 1, "side": "ai", "variant": "log", "content": "line", "created_at": 1}
+MESSAGE: Row = {
+    "session": 1,
+    "ordinal": 1,
+    "side": "ai",
+    "variant": "log",
+    "content": "line",
+    "created_at": 1,
+}
 KEY: Row = {"session": 1, "key": "k", "digest": "d", "workflow": 1}
 
 

@@ -161,6 +161,25 @@ async def test_a_nudge_wakes_all_who_wait_on_this_object_and_nobody_else(
     assert await elsewhere == theirs
 
 
+@pytest.mark.parametrize("by", ["commit", "nudge"])
+async def test_own_news_need_no_look(
+    backend: Backend,
+    store: SessionStore,
+    subject: Subject,
+    monkeypatch: pytest.MonkeyPatch,
+    by: str,
+) -> None:
+    seen = await settle(store)
+    backend.look_rarely(monkeypatch)
+    waiters = [asyncio.create_task(store.wait_change(seen, FOREVER)) for _ in range(3)]
+    await anyio.lowlevel.checkpoint()
+    if by == "nudge":
+        store.nudge()
+    else:
+        await commit(store, subject)
+    assert await took(asyncio.gather(*waiters)) < SOON
+
+
 async def test_who_comes_urgently_hurries_those_who_wait_already(
     backend: Backend,
     store: SessionStore,

@@ -304,6 +304,10 @@ async def test_a_workflow_goes_on_step_by_step(scene: Scene) -> None:
         (["failed", "succeeded"], "done"),
         (["failed", None], "interrupted"),
         (["failed", "failed"], "interrupted"),
+        (["not_started"], "not_started"),
+        (["failed", "not_started"], "interrupted"),
+        (["failed", "not_started", "succeeded"], "done"),
+        (["not_started", None], "interrupted"),
     ],
 )
 async def test_what_is_known_of_a_deploy_is_told_truly_and_kept_in_the_receipt(

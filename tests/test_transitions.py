@@ -86,8 +86,12 @@ def test_the_table_cannot_be_changed() -> None:
 def database() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         migrate(connection, "memory")
-        connection.execute("INSERT INTO project VALUES (1,'p','me','/','p','','public',0,0)")
-        connection.execute("INSERT INTO session VALUES (1,'s','me',1,1,0,0,0)")
+        connection.execute(
+            "INSERT INTO project (id, account, root, name, created_at, updated_at) VALUES ('p', 'me', '/', 'p', 0, 0)"
+        )
+        connection.execute(
+            "INSERT INTO session (id, account, project, created_at, updated_at) VALUES ('s', 'me', 1, 0, 0)"
+        )
         yield connection
 
 

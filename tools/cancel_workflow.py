@@ -47,9 +47,9 @@ async def bilt_cancel_workflow(
             newest = now.workflow
             return newest is None or newest.id != cancelled_id or newest.final
 
-        session = await wait_until(desk, session_id, is_over, VERIFY_SECONDS, urgent=True)
-        if session.workflow is not None and session.workflow.id == workflow.id:
-            workflow = session.workflow
+        await wait_until(desk, session_id, is_over, VERIFY_SECONDS, urgent=True)
+        # By its own id: somebody may have started another one meanwhile.
+        workflow = await desk.store.workflow(desk.account, cancelled_id)
     return _receipt(workflow)
 
 

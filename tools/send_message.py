@@ -53,11 +53,11 @@ async def bilt_send_message(
     started = await _start(desk, session_id, message, idempotency_key or None)
     status = started.status
     if wait_for_response:
-        session = await wait_until(
+        await wait_until(
             desk, session_id, lambda now: _answered(now, started), WAIT_SECONDS, beat=_Beat(ctx)
         )
-        if session.workflow is not None and session.workflow.id == started.workflow_id:
-            status = session.workflow.status
+        # By its own id: somebody may have started another one meanwhile.
+        status = (await desk.store.workflow(desk.account, started.workflow_id)).status
     return StartedResult(
         session_id=session_id,
         workflow_started=True,
