@@ -16,7 +16,9 @@ from bilt_mcp.state import (
     Plan,
     PlannedStep,
     SessionStore,
+    Status,
     Stopped,
+    WorkflowNotFound,
     iso,
 )
 
@@ -25,8 +27,10 @@ from .store_contract import (
     DEPLOY,
     ME,
     NOBODY_KNOWS,
+    PLAN,
     PROCESS,
     RECEIPT,
+    SOMEBODY_ELSE,
     Kind,
     ManualClock,
     Scene,
@@ -317,3 +321,20 @@ async def test_an_answer_to_an_earlier_gate_does_not_open_the_next_one(scene: Sc
         with pytest.raises(NothingToConfirm):
             await answer(ME, subject.session_id, subject.action_id, "me")
     assert (await scene.look(subject)).status == "paused"
+
+
+async def test_a_workflow_is_found_by_its_own_id_also_when_it_is_not_the_newest(
+    scene: Scene,
+) -> None:
+    old = await scene.subject(Kind.COMPLETED)
+    before = await scene.store.workflow(ME, old.workflow_id)
+    new = await scene.store.start(ME, old.session_id, "again", PLAN)
+    assert (before.id, before.status) == (old.workflow_id, Status.COMPLETED)
+    assert await scene.store.workflow(ME, old.workflow_id) == before
+    assert (await scene.store.workflow(ME, new.workflow_id)).status is Status.PENDING
+    words: set[str] = set()
+    for account, workflow_id in ((SOMEBODY_ELSE, old.workflow_id), (ME, NOBODY_KNOWS)):
+        with pytest.raises(WorkflowNotFound) as refused:
+            await scene.store.workflow(account, workflow_id)
+        words.add(str(refused.value.details))
+    assert len(words) == 1

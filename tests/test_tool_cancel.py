@@ -232,3 +232,24 @@ async def test_after_a_cancel_the_session_goes_on_and_the_log_is_kept(agent: Age
     assert first != second
     found = await agent.call("bilt_get_messages", session_id=session_id, workflow_id=first)
     assert found["total"] == 3
+
+
+async def test_a_waiting_cancel_gets_its_own_receipt_although_somebody_has_started_another(
+    agent: Agent, hand: Hand
+) -> None:
+    session_id, workflow_id = await agent.start()
+    claim = await hand.claim()
+    await hand.begin(claim)
+    found: list[Json] = []
+
+    async def cancel() -> None:
+        found.append(await agent.call("bilt_cancel_workflow", session_id=session_id))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cancel)
+            await waiting(agent)
+            await hand.stopped(claim, killed=7)
+            await agent.start()  # before the one who waits has looked again
+    assert (found[0]["workflow_id"], found[0]["status"]) == (workflow_id, "cancelled")
+    assert found[0]["stopped"]["processes_killed"] == 7
