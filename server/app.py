@@ -56,7 +56,7 @@ class BiltOffice:
             project = await store.open_project(config.account, str(root), root.name or "root")
             engine = LocalEngine(store, location, config.environ, config.worker_idle_seconds)
             self._open.push_async_exit(opening.pop_all())
-        return Desk(store, engine, config.account, project)
+        return Desk(store, engine, config.account, project, config.terminal)
 
     async def close(self) -> None:
         """Close the store; workflows go on without this process."""

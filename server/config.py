@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,14 @@ class Config:
     worker_idle_seconds: float = IDLE_SECONDS
     environ: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     """The variables from which steps get theirs; hidden, because it may hold secrets."""
+
+    @property
+    def terminal(self) -> str:
+        """The program as a person has to call it to reach this store."""
+        store = self.store.expanduser().absolute()
+        if store == _default_store(self.environ).expanduser():
+            return "bilt-mcp"
+        return f"bilt-mcp --store {shlex.quote(str(store))}"
 
     @classmethod
     def from_environ(
@@ -54,9 +63,7 @@ class Config:
             idle_seconds = -1.0
         if not 0 <= idle_seconds <= 86_400:
             problems.append(f"BILT_WORKER_IDLE is {idle!r}; it must be seconds, from 0 to 86400")
-        place = Path(
-            store or environ.get("BILT_STORE") or Path(environ.get("HOME") or "~") / ".bilt"
-        )
+        place = Path(store or environ.get("BILT_STORE") or _default_store(environ))
         try:
             place.expanduser()
         except RuntimeError:
@@ -79,3 +86,7 @@ def _folder(given: str | Path) -> Path | None:
         return folder if folder.is_dir() else None
     except (OSError, RuntimeError, UnicodeEncodeError):
         return None
+
+
+def _default_store(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or "~") / ".bilt"

@@ -109,3 +109,11 @@ def test_every_problem_is_told_at_once() -> None:
     assert str(refused.value).split("; ", 1)[0].startswith("the project missing")
     assert "BILT_WORKER_IDLE is 'x'" in str(refused.value)
     assert "the store ~no-such-user/store is in no known home folder" in str(refused.value)
+
+
+def test_a_person_is_told_how_to_reach_a_store_that_is_not_the_default(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    assert Config.from_environ(home).terminal == "bilt-mcp"
+    assert Config.from_environ(home, store=tmp_path / ".bilt").terminal == "bilt-mcp"
+    elsewhere = Config.from_environ(home, store=tmp_path / "my store")
+    assert elsewhere.terminal == f"bilt-mcp --store '{tmp_path}/my store'"

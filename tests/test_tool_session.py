@@ -140,8 +140,8 @@ async def test_each_status_says_which_call_comes_next(
     await hand.pause(claim, "Ship?")
     assert await look() == (
         "paused",
-        f"Waiting for a person to confirm step build: they run `bilt-mcp confirm {session_id}` in a terminal. You "
-        "cannot approve it. WAIT, or stop with bilt_cancel_workflow.",
+        f"Waiting for a person to confirm step build: they run `bilt-mcp --store {place.store} confirm {session_id}` "
+        "in a terminal. You cannot approve it. WAIT, or stop with bilt_cancel_workflow.",
     )
     await agent.call("bilt_cancel_workflow", session_id=session_id)
     again = "Start again with bilt_send_message."

@@ -47,6 +47,8 @@ class Desk:
     account: str
     project: Project
     """The project this server was started for."""
+    terminal: str = "bilt-mcp"
+    """The program as a person has to call it to reach this store."""
 
 
 class Office(Protocol):

@@ -46,7 +46,7 @@ async def bilt_get_session(
     known = session.revision if after_revision == UNSET else after_revision
     if wait_seconds and session.revision <= known:
         session = await wait_until(desk, session.id, lambda now: now.revision > known, wait_seconds)
-    return session_result(session)
+    return session_result(session, desk.terminal)
 
 
 TOOL = ToolSpec(

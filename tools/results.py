@@ -211,8 +211,8 @@ def _result(structured: dict[str, Any], *, is_error: bool) -> CallToolResult:
     return CallToolResult(content=[content], structured_content=structured, is_error=is_error)
 
 
-def session_result(session: Session) -> SessionResult:
-    """A session as bilt_get_session answers it."""
+def session_result(session: Session, terminal: str = "bilt-mcp") -> SessionResult:
+    """A session as bilt_get_session answers it; `terminal` is the program as a person has to call it."""
     workflow = session.workflow
     gate = session.pending_action
     return SessionResult(
@@ -224,7 +224,7 @@ def session_result(session: Session) -> SessionResult:
         progress=None if workflow is None else _progress(workflow),
         workflow_id=None if workflow is None else workflow.id,
         revision=session.revision,
-        message=next_call(session),
+        message=next_call(session, terminal),
         pending_action=None
         if gate is None
         else PendingActionResult(
@@ -294,7 +294,7 @@ def _where(workflow: Workflow, step: int) -> str:
     return f"Step {step} of {workflow.total_steps}: {workflow.step}"
 
 
-def next_call(session: Session) -> str:
+def next_call(session: Session, terminal: str) -> str:
     """One sentence or two: what stands, and which call comes next."""
     workflow = session.workflow
     if workflow is None:
@@ -306,7 +306,7 @@ def next_call(session: Session) -> str:
     gate = session.pending_action
     if gate is not None:
         return (
-            f"Waiting for a person to confirm step {gate.step}: they run `bilt-mcp confirm {session.id}` in a "
+            f"Waiting for a person to confirm step {gate.step}: they run `{terminal} confirm {session.id}` in a "
             f"terminal. You cannot approve it. {wait}, or stop with bilt_cancel_workflow."
         )
     if workflow.failure is not None:
