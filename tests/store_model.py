@@ -20,6 +20,7 @@ from bilt_mcp.state import (
     Claim,
     MessageQuery,
     Plan,
+    PlannedStep,
     Session,
     SessionStore,
     SqliteStore,
@@ -30,6 +31,15 @@ from bilt_mcp.state import (
 from .store_contract import ME, PROCESS, ManualClock, SqliteBackend, still
 
 T = TypeVar("T")
+
+OUTCOMES = ["succeeded", "failed", "timed_out", "not_started"]
+BUILD = PlannedStep("build", {})
+DEPLOY = PlannedStep("deploy", {}, deploy=True)
+PLANS = [
+    Plan((DEPLOY, BUILD), max_parallel=1),
+    Plan((PlannedStep("ask", {}, on_decline="skip"), DEPLOY)),
+    Plan((DEPLOY,), max_parallel=2),
+]
 
 
 @dataclass

@@ -25,23 +25,15 @@ from bilt_mcp.state import (
     Note,
     NothingToConfirm,
     Plan,
-    PlannedStep,
     SessionNotFound,
     WorkflowAlreadyActive,
 )
 
 from .store_contract import BROKEN, GONE, ME, PROCESS, RECEIPT, SOMEBODY_ELSE
-from .store_model import Model, Run, StoreAndModel
+from .store_model import OUTCOMES, PLANS, Model, Run, StoreAndModel
 
 HOUR = 3_600_000
-EXAMPLES, STEPS = 50, 30
-
-OUTCOMES = ["succeeded", "failed", "timed_out", "not_started"]
-PLANS = [
-    Plan((PlannedStep("build", {}), PlannedStep("deploy", {}, deploy=True)), max_parallel=1),
-    Plan((PlannedStep("ask", {}, on_decline="skip"), PlannedStep("deploy", {}, deploy=True))),
-    Plan((PlannedStep("deploy", {}, deploy=True),), max_parallel=2),
-]
+EXAMPLES, STEPS = 60, 40
 
 
 Act = Callable[["StoreMachine", int, int], None]
@@ -379,6 +371,8 @@ ACTS: Sequence[Act] = (
     lambda m, who, s: m.answer(1 - who, s, LAST, False),
     lambda m, who, s: m.cancel(1 - who, s, True),
     lambda m, who, s: m.cancel(who, s, True),
+    lambda m, who, s: m.cancel(who, s, False),
+    lambda m, who, s: m.take_over(1 - who),
     lambda m, who, s: m.stopped(who, LAST, True),
     lambda m, who, s: m.end(who, LAST, True),
     lambda m, who, s: m.time_passes_and_the_wall_clock_jumps(-HOUR, 10),
