@@ -206,8 +206,9 @@ class SqliteBase:
 
     def _bump(self) -> None:
         self._changes += 1
-        self._hurry.set()
-        self._wake()
+        if self._looking:  # whenever somebody waits, one of those who wait looks
+            self._hurry.set()
+            self._wake()
 
     def _wake(self) -> None:
         self._changed.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 from .clock import boot_id
@@ -293,19 +294,20 @@ class WorkerVerbs(EndingVerbs):
     ) -> None:
         """See `SessionStore.note`."""
         shown = percent is not None or progress is not None
+        held = f"{HELD} AND status IN ('running', 'cancelling')"
+        claimed: dict[str, Any] = {"id": claim.workflow_id, "epoch": claim.epoch}
 
         def say(c: sqlite3.Connection) -> None:
-            held = f"{HELD} AND status IN ('running', 'cancelling')"
-            change = f"""UPDATE workflow SET step_percent = coalesce(:percent, step_percent),
-                    step_message = coalesce(:progress, step_message),
-                    output_mono = CASE WHEN :output THEN :mono ELSE output_mono END
-                WHERE {held} RETURNING n, session"""
-            look = f"SELECT n, session FROM workflow WHERE {held}"
+            if not shown and not wrote_output:
+                self._append_if(c, held, claimed, notes)
+                return
             row = one(
                 c,
-                change if shown or wrote_output else look,
-                id=claim.workflow_id,
-                epoch=claim.epoch,
+                f"""UPDATE workflow SET step_percent = coalesce(:percent, step_percent),
+                        step_message = coalesce(:progress, step_message),
+                        output_mono = CASE WHEN :output THEN :mono ELSE output_mono END
+                    WHERE {held} RETURNING n, session""",
+                **claimed,
                 percent=percent,
                 progress=progress,
                 output=wrote_output,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from .models import Note
 from .sqlite_base import SqliteBase, one
-from .sqlite_rows import NEWEST_MESSAGE, plan_of, quoted
+from .sqlite_rows import plan_of, quoted
 from .transitions import Event, sources
+
+NEXT_ORDINAL = """coalesce(
+    (SELECT ordinal FROM message WHERE session = :session ORDER BY id DESC LIMIT 1), 0) + 1"""
 
 
 class SharedWrites(SqliteBase):
@@ -67,27 +71,24 @@ class SharedWrites(SqliteBase):
     def _append(
         self, c: sqlite3.Connection, session: int, workflow: int | None, notes: Sequence[Note]
     ) -> None:
-        if not notes:
-            return
         now = self._clock.now()
-        last = one(c, NEWEST_MESSAGE, session=session)
-        first = 1 if last is None else last["ordinal"] + 1
         c.executemany(
-            """INSERT INTO message (ordinal, session, workflow, step, side, variant, content, created_at)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
-            [
-                (
-                    first + i,
-                    session,
-                    workflow,
-                    note.step,
-                    note.side,
-                    note.variant,
-                    note.content,
-                    now,
-                )
-                for i, note in enumerate(notes)
-            ],
+            f"""INSERT INTO message (ordinal, session, workflow, step, side, variant, content, created_at)
+                VALUES ({NEXT_ORDINAL}, :session, :workflow, :step, :side, :variant, :content, :now)""",
+            [_values(note, now) | {"session": session, "workflow": workflow} for note in notes],
+        )
+
+    def _append_if(
+        self, c: sqlite3.Connection, guard: str, values: dict[str, Any], notes: Sequence[Note]
+    ) -> None:
+        """Append to the workflow that `guard` lets through, in one statement a note."""
+        now = self._clock.now()
+        c.executemany(
+            f"""INSERT INTO message (ordinal, session, workflow, step, side, variant, content, created_at)
+                SELECT {NEXT_ORDINAL.replace(":session", "w.session")}, w.session, w.n,
+                       :step, :side, :variant, :content, :now
+                FROM workflow AS w WHERE {guard}""",
+            [_values(note, now) | values for note in notes],
         )
 
     def _touch(self, c: sqlite3.Connection, session: int) -> None:
@@ -101,3 +102,13 @@ class SharedWrites(SqliteBase):
         row = one(c, "SELECT session FROM workflow WHERE n = :n", n=workflow)
         assert row is not None
         self._touch(c, row["session"])
+
+
+def _values(note: Note, now: int) -> dict[str, Any]:
+    return {
+        "step": note.step,
+        "side": note.side,
+        "variant": note.variant,
+        "content": note.content,
+        "now": now,
+    }
