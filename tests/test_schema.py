@@ -293,13 +293,13 @@ def test_ids_are_unique(database: Database, table: str, row: Row) -> None:
         database.insert(table, {**row, **other.get(table, {})})
 
 
-def test_ids_of_deleted_messages_are_never_used_again(database: Database) -> None:
-    ids: list[int] = []
-    for _ in range(2):
+def test_message_ids_rise_although_the_oldest_are_deleted(database: Database) -> None:
+    for _ in range(3):
         database.insert("message", MESSAGE)
-        ids += [row[0] for row in database.connection.execute("SELECT id FROM message")]
-        database.execute("DELETE FROM message")
-    assert ids == [1, 2]
+    database.execute("DELETE FROM message WHERE id < 3")
+    database.insert("message", MESSAGE)
+    ids = [row[0] for row in database.connection.execute("SELECT id FROM message ORDER BY id")]
+    assert ids == [3, 4]
 
 
 @pytest.mark.parametrize("table", ["workflow", "message", "session", "step_run"])
