@@ -58,5 +58,23 @@ def migrate(connection: sqlite3.Connection, name: str) -> int:
     return found
 
 
+def refuse_foreign(connection: sqlite3.Connection, name: str) -> None:
+    """Raise `StoreUnavailable` for another program's database, before anything is changed in it."""
+    connection.execute(
+        "BEGIN"
+    )  # both answers of one moment: somebody may just be making our tables
+    try:
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        foreign = tables > 0 and _version(connection) == 0
+    finally:
+        connection.rollback()
+    if foreign:
+        raise StoreUnavailable(
+            f"{name} is the database of another program; nothing was changed in it. Use another place for the "
+            "store: --store PATH or BILT_STORE.",
+            store=name,
+        )
+
+
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -17,7 +17,7 @@ import anyio
 from .clock import Clock, SystemClock
 from .errors import BiltError, StoreUnavailable
 from .location import StoreLocation
-from .migrate import migrate
+from .migrate import migrate, refuse_foreign
 
 T = TypeVar("T")
 Row = sqlite3.Row
@@ -92,6 +92,7 @@ class SqliteBase:
             )
         connection = _connect(self.location)
         try:
+            refuse_foreign(connection, str(self.location.database))
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")

@@ -28,7 +28,7 @@ _ALREADY = {
 _DECIDE = f"""
     UPDATE workflow SET
         status = CASE WHEN status = 'running' THEN 'cancelling' ELSE 'cancelled' END,
-        cancel_requested_at = :now, cancel_reason = :reason, pause_requested = 0,
+        cancel_requested_at = :now, cancel_mono = :mono, cancel_reason = :reason, pause_requested = 0,
         finished_at = CASE WHEN status = 'running' THEN NULL ELSE :now END,
         stopped = CASE WHEN status = 'running' THEN NULL ELSE :stopped END
     WHERE n = :workflow AND status IN ({quoted(sources(Event.CANCEL))})
@@ -53,6 +53,7 @@ class DecisionVerbs(SharedWrites):
             _DECIDE,
             workflow=session["w_n"],
             now=self._clock.now(),
+            mono=self._clock.monotonic(),
             reason=reason,
             stopped=stopped_text(receipt),
         )

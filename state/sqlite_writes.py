@@ -29,10 +29,11 @@ class SharedWrites(SqliteBase):
         row = one(
             c,
             f"""UPDATE workflow SET status = 'cancelled', finished_at = :now,
-                    stopped = json_set(:receipt, '$.took_ms', max(0, :now - cancel_requested_at))
+                    stopped = json_set(:receipt, '$.took_ms', max(0, :mono - cancel_mono))
                 WHERE n = :n AND status IN ({quoted(sources(Event.STOPPED))}) RETURNING session""",
             n=workflow,
             now=self._clock.now(),
+            mono=self._clock.monotonic(),
             receipt=receipt,
         )
         if row is None:

@@ -338,3 +338,15 @@ async def test_a_workflow_is_found_by_its_own_id_also_when_it_is_not_the_newest(
             await scene.store.workflow(account, workflow_id)
         words.add(str(refused.value.details))
     assert len(words) == 1
+
+
+async def test_how_long_a_cancel_took_does_not_depend_on_the_wall_clock(
+    scene: Scene, clock: ManualClock
+) -> None:
+    subject = await scene.subject(Kind.CANCELLING)
+    clock.go_on(40)
+    clock.wall += 3_600_000
+    assert await scene.store.stopped(subject.claim.epoch, subject.workflow_id, RECEIPT, [])
+    workflow = await scene.workflow(subject)
+    assert workflow.stopped is not None
+    assert workflow.stopped.took_ms == 40.0

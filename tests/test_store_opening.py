@@ -107,6 +107,22 @@ def test_migrations_are_numbered_from_one_without_gaps() -> None:
     assert [number for number, _ in migrations()] == list(range(1, NEWEST + 1))
 
 
+def make_recipes(folder: Path) -> StoreLocation:
+    location = StoreLocation.of(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(location.database)) as connection, connection:
+        connection.execute("CREATE TABLE recipes (name TEXT)")
+    return location
+
+
+async def test_the_database_of_another_program_is_refused_and_left_alone(folder: Path) -> None:
+    location = make_recipes(folder)
+    before = location.database.read_bytes()
+    told = await refused(folder)
+    assert "the database of another program; nothing was changed in it" in told
+    assert location.database.read_bytes() == before
+
+
 async def test_a_store_of_a_newer_program_is_refused_and_left_alone(folder: Path) -> None:
     location = await make(folder)
     with closing(sqlite3.connect(location.database)) as connection:

@@ -51,6 +51,7 @@ CREATE TABLE workflow (
     started_at          INTEGER,
     finished_at         INTEGER,
     cancel_requested_at INTEGER,
+    cancel_mono         INTEGER,
     cancel_reason       TEXT,
     failure             TEXT,
     stopped             TEXT,
