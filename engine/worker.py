@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import signal
+import stat
 import sys
 import time
 from dataclasses import replace
@@ -218,10 +219,11 @@ class Worker:
             self._store.nudge()
 
     async def _answer_bell(self) -> None:
-        path = self._location.doorbell
-        with contextlib.suppress(FileExistsError):
-            os.mkfifo(path, 0o600)
-        bell = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # RDWR: never at its end
+        try:
+            bell = _open_bell(self._location.doorbell)
+        except OSError as error:
+            log.warning("no bell, so looking every 20 ms is all: %s", error)
+            return
         try:
             while True:
                 await anyio.wait_readable(bell)
@@ -242,6 +244,17 @@ class Worker:
 
 def _process(record: ProcessRecord | None) -> ProcessId | None:
     return None if record is None else ProcessId(record.boot_id, record.pid, record.start_ticks)
+
+
+def _open_bell(path: Path) -> int:
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(path, 0o600)
+    # Both ways, so that it is never at its end; a FIFO only, because nothing else can be waited for.
+    bell = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    if not stat.S_ISFIFO(os.fstat(bell).st_mode):
+        os.close(bell)
+        raise OSError(f"{path} is not a FIFO")
+    return bell
 
 
 def _age(path: Path) -> float:

@@ -213,3 +213,10 @@ async def test_what_was_paused_survives_the_worker_and_the_confirmed_step_still_
         await build.engine.wake()
         assert (await build.ended()).status == "completed"
         assert deployed(build)
+
+
+async def test_a_worker_works_without_its_bell_too(build: Build) -> None:
+    build.location.doorbell.write_text("not a FIFO")
+    build.declare("[[step]]\nname = 'a'\nrun = 'true'\n")
+    await build.start()
+    assert (await build.ended()).status == "completed"
