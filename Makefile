@@ -44,6 +44,10 @@ format: $(WITH_DEV) ## let ruff lay out the code and mend what it can
 soak: $(WITH_DEV) ## the randomised and the killing tests for longer (ROUNDS=20 times as long)
 	@$(RUN) -m pytest --soak-factor $(ROUNDS) tests/test_store_model.py tests/test_worker_life.py $(ARGS)
 
+.PHONY: plants
+plants: $(WITH_DEV) ## put bugs into a copy of the code, one after the other: the tests must notice
+	@$(RUN) tests/plants.py $(ARGS)
+
 .PHONY: bench
 bench: $(WITH_DEV) ## measure: how long until a cancel is answered, what a look costs
 	@$(RUN) bench/run.py $(ARGS)

@@ -1,0 +1,15 @@
+"""The list of planted bugs must fit the code, or it proves nothing. `make plants` plants them."""
+
+from __future__ import annotations
+
+import pytest
+
+from .plants import PLANTS, ROOT, Plant
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=[plant.name for plant in PLANTS])
+def test_a_planted_bug_still_fits_the_code(plant: Plant) -> None:
+    text = (ROOT / plant.file).read_text("utf-8")
+    assert plant.right in text
+    assert text.replace(plant.right, plant.wrong) != text
+    assert all((ROOT / "tests" / f"{name}.py").exists() for name in plant.tests)
