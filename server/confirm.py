@@ -50,8 +50,9 @@ async def confirm(config: Config, session_id: str | None) -> int:
 
 def _ask(question: str) -> bool | None:
     try:
-        with open("/dev/tty", "r+", encoding="utf-8", buffering=1) as terminal:
-            terminal.write(question + 'Type "yes" to confirm, anything else declines: ')
-            return terminal.readline().strip().lower() == "yes"
+        with open("/dev/tty", "w", encoding="utf-8") as screen:
+            screen.write(question + 'Type "yes" to confirm, anything else declines: ')
+        with open("/dev/tty", encoding="utf-8", errors="replace") as keyboard:
+            return keyboard.readline().strip().lower() == "yes"
     except OSError:
         return None

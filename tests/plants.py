@@ -186,10 +186,10 @@ PLANTS: tuple[Plant, ...] = (
         "",
     ),
     _plant(
-        "a cancelled step is tried again",
+        "a cancel kills nothing",
         _in("engine/runner.py", "test_worker_life"),
-        "        if self._cancelled and not ended.succeeded:",
-        "        if False:",
+        "        self._cancelled = True\n        if self._attempt is not None:\n            self._attempt.stop()\n",
+        "        self._cancelled = True\n",
     ),
     _plant(
         "a killed keeper's orphans live on",

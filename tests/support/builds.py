@@ -28,7 +28,8 @@ from bilt_mcp.state import (
     Workflow,
 )
 
-ME = "me"
+ME = "local"
+"""The account that stdio and the terminal act as."""
 LIMIT_SECONDS = 30.0
 
 
