@@ -164,7 +164,7 @@ class Scene:
     async def session(self, account: str = ME) -> str:
         """The first session of a new project."""
         self._projects += 1
-        project = await self.store.open_project(account, f"/work/{self._projects}", "shop")
+        project = await self.store.open_project(account, f"/srv/{self._projects}", "shop")
         return (await self.store.latest_session(account, project.id)).id
 
     async def epoch(self) -> int:

@@ -87,7 +87,7 @@ async def test_a_foreign_session_is_as_unknown_as_one_that_never_was(
 
 
 async def test_a_foreign_project_is_as_unknown_as_one_that_never_was(store: SessionStore) -> None:
-    mine = await store.open_project(ME, "/work/shop", "shop")
+    mine = await store.open_project(ME, "/srv/shop", "shop")
     told: set[str] = set()
     for account, project_id in ((SOMEBODY_ELSE, mine.id), (ME, NOBODY_KNOWS)):
         for look in (store.project, store.latest_session):
@@ -125,13 +125,13 @@ async def test_an_action_of_another_session_is_not_open_in_this_one(scene: Scene
 
 
 async def test_a_folder_is_one_project_for_each_account(store: SessionStore) -> None:
-    first = await store.open_project(ME, "/work/shop", "shop")
-    assert await store.open_project(ME, "/work/shop", "another name") == first
-    assert (first.account, first.root, first.name) == (ME, "/work/shop", "shop")
+    first = await store.open_project(ME, "/srv/shop", "shop")
+    assert await store.open_project(ME, "/srv/shop", "another name") == first
+    assert (first.account, first.root, first.name) == (ME, "/srv/shop", "shop")
     assert first.visibility == "public"
     assert await store.project(ME, first.id) == first
-    theirs = await store.open_project(SOMEBODY_ELSE, "/work/shop", "shop")
-    elsewhere = await store.open_project(ME, "/work/shop2", "shop")
+    theirs = await store.open_project(SOMEBODY_ELSE, "/srv/shop", "shop")
+    elsewhere = await store.open_project(ME, "/srv/shop2", "shop")
     assert len({first.id, theirs.id, elsewhere.id}) == 3
     assert UUID(first.id).version == 4
 
@@ -140,7 +140,7 @@ async def test_two_who_open_a_new_project_at_once_get_the_same(
     store: SessionStore, other: SessionStore
 ) -> None:
     opened = await asyncio.gather(
-        *(each.open_project(ME, "/work/shop", "shop") for each in (store, other) * 5)
+        *(each.open_project(ME, "/srv/shop", "shop") for each in (store, other) * 5)
     )
     assert len(set(opened)) == 1
     found = await asyncio.gather(
@@ -150,7 +150,7 @@ async def test_two_who_open_a_new_project_at_once_get_the_same(
 
 
 async def test_a_project_starts_with_an_idle_session_that_stays(store: SessionStore) -> None:
-    project = await store.open_project(ME, "/work/shop", "shop")
+    project = await store.open_project(ME, "/srv/shop", "shop")
     session = await store.latest_session(ME, project.id)
     assert (session.status, session.workflow, session.pending_action) == ("idle", None, None)
     assert session.project_id == project.id

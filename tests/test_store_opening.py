@@ -32,7 +32,7 @@ applied, split = [], migrate.statements
 migrate.statements = lambda script: applied.append(script) or split(script)
 async def main():
     async with SqliteStore(StoreLocation.of(sys.argv[1])) as store:
-        await store.open_project("me", "/work/shop", "shop")
+        await store.open_project("me", "/srv/shop", "shop")
 print("ready", flush=True)
 sys.stdin.readline()
 asyncio.run(main())
@@ -50,7 +50,7 @@ async def make(folder: Path) -> StoreLocation:
     location = StoreLocation.of(folder)
     async with SqliteStore(location) as store:
         for n in range(50):
-            await store.open_project(ME, f"/work/{n}", "shop")
+            await store.open_project(ME, f"/srv/{n}", "shop")
     return location
 
 
@@ -137,7 +137,7 @@ async def test_a_store_of_a_newer_program_is_refused_and_left_alone(folder: Path
 
 async def test_a_store_is_there_again_when_it_is_opened_again(folder: Path) -> None:
     async with SqliteStore(StoreLocation.of(folder)) as store:
-        made = await store.open_project(ME, "/work/shop", "shop")
+        made = await store.open_project(ME, "/srv/shop", "shop")
     async with SqliteStore(StoreLocation.of(folder)) as store:
         assert await store.project(ME, made.id) == made
 
@@ -194,7 +194,7 @@ async def test_a_store_that_is_damaged_inside_says_so_when_that_is_read(folder: 
     location.database.write_bytes(sound[:page] + b"\xff" * (len(sound) - page))
     with pytest.raises(StoreUnavailable, match="damaged or not a bilt store"):
         async with SqliteStore(location) as store:
-            await store.open_project(ME, "/work/1", "shop")
+            await store.open_project(ME, "/srv/1", "shop")
 
 
 async def test_what_was_committed_is_on_the_disk(folder: Path) -> None:
@@ -221,7 +221,7 @@ async def test_a_cancelled_caller_leaves_no_transaction_open(
         with closing(sqlite3.connect(location.database, timeout=2, isolation_level=None)) as other:
             for n in range(200 * soak_factor):
                 if how == "task":
-                    call = asyncio.create_task(store.open_project(ME, f"/work/{n}", "shop"))
+                    call = asyncio.create_task(store.open_project(ME, f"/srv/{n}", "shop"))
                     await after(random)
                     call.cancel()
                     with suppress(asyncio.CancelledError):
@@ -230,7 +230,7 @@ async def test_a_cancelled_caller_leaves_no_transaction_open(
                 else:
                     with anyio.CancelScope() as scope:
                         async with anyio.create_task_group() as tasks:
-                            tasks.start_soon(store.open_project, ME, f"/work/{n}", "shop")
+                            tasks.start_soon(store.open_project, ME, f"/srv/{n}", "shop")
                             await after(random)
                             scope.cancel()
                     interrupted += scope.cancelled_caught
@@ -238,7 +238,7 @@ async def test_a_cancelled_caller_leaves_no_transaction_open(
                 other.execute("ROLLBACK")
             assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert interrupted > 0
-        project = await store.open_project(ME, "/work/afterwards", "shop")
+        project = await store.open_project(ME, "/srv/afterwards", "shop")
         assert await store.project(ME, project.id) == project
 
 
@@ -252,7 +252,7 @@ async def test_closing_leaves_no_thread_alive(folder: Path) -> None:
     before = set(threading.enumerate())
     for _ in range(3):
         async with SqliteStore(StoreLocation.of(folder)) as store:
-            await store.open_project(ME, "/work/shop", "shop")
+            await store.open_project(ME, "/srv/shop", "shop")
             assert set(threading.enumerate()) > before
         await wait_until(lambda: set(threading.enumerate()) <= before, "the threads have ended")
 
@@ -262,7 +262,7 @@ async def test_closing_under_a_cancel_leaves_no_thread_alive(folder: Path) -> No
     with anyio.CancelScope() as scope:
         async with SqliteStore(StoreLocation.of(folder)) as store:
             scope.cancel()
-            await store.open_project(ME, "/work/shop", "shop")
+            await store.open_project(ME, "/srv/shop", "shop")
     assert scope.cancelled_caught
     await wait_until(lambda: set(threading.enumerate()) <= before, "the threads have ended")
 
@@ -303,4 +303,4 @@ async def test_a_closed_store_says_that_it_is_closed(folder: Path) -> None:
     async with SqliteStore(StoreLocation.of(folder)) as store:
         pass
     with pytest.raises(StoreUnavailable, match="The store is closed"):
-        await store.open_project(ME, "/work/shop", "shop")
+        await store.open_project(ME, "/srv/shop", "shop")

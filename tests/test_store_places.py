@@ -64,7 +64,7 @@ async def make(folder: Path) -> StoreLocation:
     location = StoreLocation.of(folder)
     async with SqliteStore(location) as store:
         for n in range(50):
-            await store.open_project(ME, f"/work/{n}", "shop")
+            await store.open_project(ME, f"/srv/{n}", "shop")
     return location
 
 
@@ -195,7 +195,7 @@ async def test_everything_of_a_store_is_private(folder: Path) -> None:
     before = os.umask(0o000)
     try:
         async with SqliteStore(location) as store:
-            await store.open_project(ME, "/work/shop", "shop")
+            await store.open_project(ME, "/srv/shop", "shop")
             files = [
                 path for path in (folder / name for name in os.listdir(folder)) if path.is_file()
             ]

@@ -82,7 +82,7 @@ async def test_a_claim_has_everything_that_is_needed_to_go_on(
     assert (claim.workflow_id, claim.session_id) == (subject.workflow_id, subject.session_id)
     assert (claim.message, claim.plan, claim.position) == ("Baue, größer", PLAN, 1)
     assert (claim.epoch, claim.confirmed) == (await scene.epoch(), False)
-    assert claim.project_root == "/work/1"
+    assert claim.project_root == "/srv/1"
     now = await scene.workflow(subject)
     assert (now.status, now.started_at) == ("running", clock.wall)
     assert await scene.store.claim(claim.epoch) is None
@@ -106,7 +106,7 @@ async def test_a_project_runs_no_more_workflows_at_once_than_it_allows(
     scene: Scene, backend: Backend
 ) -> None:
     store, epoch = scene.store, await scene.epoch()
-    project = await store.open_project(ME, "/work/shop", "shop")
+    project = await store.open_project(ME, "/srv/shop", "shop")
     sessions = [backend.add_session(ME, project.id) for _ in range(4)]
     two_at_once = Plan((BUILD,), max_parallel=2)
     for session_id in sessions:
