@@ -250,7 +250,7 @@ async def test_what_a_finished_step_left_running_is_killed_before_the_next_one(
 ) -> None:
     build.declare(
         step("(setsid sleep 87654321 &) ; sleep 0.1", "leaves")
-        + step("! pgrep -f '^sleep 87654321'", "looks")
+        + step("command -v pgrep && ! pgrep -f '^sleep 87654321'", "looks")
     )
     await build.start()
     assert (await build.ended()).status == "completed"
