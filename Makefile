@@ -2,7 +2,9 @@
 # makes it. Written for make 3.81 too, which is what macOS has.
 
 PYTHON ?=
-ROUNDS ?= 20
+ROUNDS ?=
+SEED ?=
+PLANTS ?=
 ARGS ?=
 
 RUN := .venv/bin/python
@@ -41,12 +43,13 @@ format: $(WITH_DEV) ## let ruff lay out the code and mend what it can
 	@$(RUN) -m ruff check --fix
 
 .PHONY: soak
-soak: $(WITH_DEV) ## the randomised and the killing tests for longer (ROUNDS=20 times as long)
-	@$(RUN) -m pytest --soak-factor $(ROUNDS) tests/test_store_model.py tests/test_worker_life.py $(ARGS)
+soak: $(WITH_DEV) ## what draws at random and kills, for hours (ROUNDS=3: 3 x its form in make test; SEED=1)
+	@$(RUN) -m pytest -m programme $(if $(ROUNDS),--rounds $(ROUNDS),--soak) $(if $(SEED),--seed $(SEED)) $(ARGS)
+	@$(if $(PLANTS),$(RUN) -m tests.plants)
 
 .PHONY: plants
 plants: $(WITH_DEV) ## put bugs into a copy of the code, one after the other: the tests must notice
-	@$(RUN) tests/plants.py $(ARGS)
+	@$(RUN) -m tests.plants $(ARGS)
 
 .PHONY: bench
 bench: $(WITH_DEV) ## measure: how long until a cancel is answered, what a look costs

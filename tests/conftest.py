@@ -12,33 +12,34 @@ import pytest
 from bilt_mcp.state import SessionStore
 
 from .store_contract import BACKENDS, Backend, ManualClock, OpenStore, Scene
-
-ORDINARY_TIMEOUT = 120
+from .support.proof import Proof, add_options, factor, mark, say_figures
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--soak-factor",
-        type=int,
-        default=1,
-        metavar="N",
-        help="how many times as long the randomised tests search (default 1)",
-    )
+    add_options(parser)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What searches longer may take longer."""
-    factor: int = config.option.soak_factor
-    for item in items:
-        if factor > 1 and "soak_factor" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.timeout(ORDINARY_TIMEOUT * factor))
+    mark(config, items)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    say_figures(terminalreporter, config)
+
+
+@pytest.fixture
+def proof(request: pytest.FixtureRequest) -> Proof:
+    """A proof programme's rounds, draws and figure."""
+    return Proof(request)
 
 
 @pytest.fixture(scope="session")
 def soak_factor(pytestconfig: pytest.Config) -> int:
-    """What randomised tests multiply their rounds with."""
-    factor: int = pytestconfig.option.soak_factor
-    return factor
+    """What randomised tests multiply their rounds with that are no programme of their own."""
+    return factor(pytestconfig)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,123 @@
+"""Bugs to plant in the state machine and the store."""
+
+from __future__ import annotations
+
+from .plant import Plant, plant, within
+
+SCHEMA = "state/migrations/sqlite/0001_initial.sql"
+PLANTS: tuple[Plant, ...] = (
+    plant(
+        "the table lacks decline",
+        within("state/transitions.py", "test_transitions"),
+        "        (Status.PAUSED, Event.DECLINE): Status.CANCELLED,\n",
+        "",
+    ),
+    plant(
+        "a trigger lets a cancelled one complete",
+        within(SCHEMA, "test_transitions"),
+        "    ('cancelling', 'cancelled'))",
+        "    ('cancelling', 'cancelled'), ('cancelling', 'completed'))",
+    ),
+    plant(
+        "final rows may change",
+        within(SCHEMA, "test_schema"),
+        "WHEN OLD.status IN ('cancelled', 'completed', 'failed')\n",
+        "WHEN 0\n",
+    ),
+    plant(
+        "a deploy starts under an old epoch",
+        within(SCHEMA, "test_schema"),
+        "WHEN NEW.deploy = 1 AND",
+        "WHEN 0 AND",
+    ),
+    plant(
+        "a cancel decides in every status",
+        within("state/sqlite_decisions.py", "test_store_decisions"),
+        " AND status IN ({quoted(sources(Event.CANCEL))})\n    RETURNING",
+        "\n    RETURNING",
+    ),
+    plant(
+        "a cancel leaves the gate open",
+        within("state/sqlite_decisions.py", "test_store_decisions"),
+        '        self._close_gate(c, session["w_n"], "cancelled", by)\n',
+        "",
+    ),
+    plant(
+        "a step begins at any position",
+        within("state/sqlite_worker.py", "test_store_worker"),
+        "AND status = 'running' AND position = :position",
+        "AND status = 'running' AND :position > 0",
+    ),
+    plant(
+        "a stale worker's word counts",
+        within("state/sqlite_endings.py", "test_store_worker", "test_store_endings"),
+        ' AND :epoch = {CURRENT}"',
+        ' AND {CURRENT} > 0"',
+    ),
+    plant(
+        "the newest is claimed first",
+        within("state/sqlite_worker.py", "test_store_worker"),
+        "ORDER BY w.n LIMIT 1)",
+        "ORDER BY w.n DESC LIMIT 1)",
+    ),
+    plant(
+        "a worker leaves although something waits",
+        within("state/sqlite_worker.py", "test_store_worker"),
+        "SELECT 1 FROM workflow WHERE status IN ('pending', 'running', 'cancelling')) RETURNING",
+        "SELECT 1 FROM workflow WHERE 0) RETURNING",
+    ),
+    plant(
+        "progress is no news",
+        within("state/sqlite_worker.py", "test_store_revision"),
+        "            if shown:\n                self._touch",
+        "            if False:\n                self._touch",
+    ),
+    plant(
+        "a page says there is more when there is not",
+        within("state/sqlite_lookup.py", "test_store_messages"),
+        "has_more=len(rows) > query.limit",
+        "has_more=len(rows) >= query.limit",
+    ),
+    plant(
+        "reading on repeats a message",
+        within("state/sqlite_lookup.py", "test_store_messages"),
+        "m.id > :after",
+        "m.id >= :after",
+    ),
+    plant(
+        "any account may look",
+        within("state/sqlite_rows.py", "test_store_contract"),
+        "WHERE s.account = :account AND ",
+        "WHERE :account <> '' AND ",
+    ),
+    plant(
+        "the commit is not synced",
+        within("state/sqlite_base.py", "test_store_opening"),
+        "synchronous = FULL",
+        "synchronous = NORMAL",
+    ),
+    plant(
+        "a newer schema is taken",
+        within("state/migrate.py", "test_store_opening"),
+        "    if found > newest:",
+        "    if False:",
+    ),
+    plant(
+        "another program's database is taken",
+        within("state/migrate.py", "test_store_opening"),
+        "foreign = tables > 0 and _version(connection) == 0",
+        "foreign = False",
+    ),
+    plant(
+        "who takes over the look-out is not woken",
+        within("state/sqlite_base.py", "test_store_waiting"),
+        "            self._wake()  # somebody else must look now",
+        "            pass",
+    ),
+    plant(
+        "the store's file is readable by all",
+        within("state/location.py", "test_store_places"),
+        "os.O_CLOEXEC, 0o600)",
+        "os.O_CLOEXEC, 0o644)",
+    ),
+)
