@@ -62,7 +62,7 @@ constraints: PYTHON := $(or $(PYTHON),python3.11)
 constraints: ## resolve pyproject.toml anew into constraints.txt (needs python3.11)
 	@echo "Resolving with $(PYTHON) ..."
 	@$(PYTHON) -m venv --clear build/pins
-	@build/pins/bin/python -m pip install -qq --disable-pip-version-check '.[dev]'
+	@build/pins/bin/python -m pip install -qq --disable-pip-version-check '.[dev,sqlite]'
 	@build/pins/bin/python -m pip freeze --all --exclude pip --exclude bilt-mcp > build/pins.txt
 	@mv build/pins.txt constraints.txt
 	@rm -rf build/pins build/lib build/bdist.*

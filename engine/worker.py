@@ -26,6 +26,7 @@ from anyio.abc import TaskGroup
 from bilt_mcp.state import (
     FINAL,
     VERSION,
+    WAL_RESET_NOTE,
     DeployState,
     Failure,
     FailureCode,
@@ -85,6 +86,8 @@ class Worker:
             self._location.database,
             self._epoch,
         )
+        if WAL_RESET_NOTE:
+            log.warning("%s", WAL_RESET_NOTE)
 
     async def run(self) -> None:
         """Work until there has been nothing to do for the idle time, or a signal asks to stop."""

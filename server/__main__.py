@@ -18,6 +18,9 @@ What a project can run stands in its bilt.toml. The README has configurations fo
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     given = _parser().parse_args(arguments)
+    if given.version:
+        print(_version())
+        return 0
     logging.basicConfig(
         level=logging.WARNING,
         stream=sys.stderr,
@@ -57,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action="store_true", help="the versions that matter, and exit")
     _add_places(parser, None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     confirm = commands.add_parser(
@@ -86,12 +89,11 @@ def _add_places(parser: argparse.ArgumentParser, default: str | None) -> None:
 def _version() -> str:
     from importlib.metadata import version
 
-    from bilt_mcp.state import SQLITE_VERSION, VERSION
+    from bilt_mcp.state import SQLITE_VERSION, VERSION, WAL_RESET_NOTE
 
     python = ".".join(map(str, sys.version_info[:3]))
-    return (
-        f"bilt-mcp {VERSION} (MCP SDK {version('mcp')}, SQLite {SQLITE_VERSION}, Python {python})"
-    )
+    with_ = f"MCP SDK {version('mcp')}, SQLite {SQLITE_VERSION}, Python {python}"
+    return "\n".join(filter(None, [f"bilt-mcp {VERSION} ({with_})", WAL_RESET_NOTE]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The rules and the store: the state machine, what is kept, and where. Knows no protocol and no process."""
 
 from .clock import Clock, SystemClock, boot_id
+from .driver import SQLITE_VERSION, WAL_RESET_NOTE
 from .errors import (
     BiltError,
     CannotCancel,
@@ -50,7 +51,7 @@ from .models import (
 from .sqlite import SqliteStore
 from .store import SessionStore
 from .transitions import ACTIVE, CANCELLABLE, FINAL, IDLE, TRANSITIONS, Event, Status, sources
-from .version import SQLITE_VERSION, VERSION
+from .version import VERSION
 
 __all__ = [
     "ACTIVE",
@@ -60,6 +61,7 @@ __all__ = [
     "SQLITE_VERSION",
     "TRANSITIONS",
     "VERSION",
+    "WAL_RESET_NOTE",
     "BiltError",
     "Cancelled",
     "CannotCancel",

@@ -43,6 +43,11 @@ class StoreLocation:
         return self.folder / "worker.lock"
 
     @property
+    def turn(self) -> Path:
+        """Held by whoever writes into the database, for as long as it writes."""
+        return self.folder / "write.turn"
+
+    @property
     def doorbell(self) -> Path:
         """A FIFO on which anybody tells the worker to look at once."""
         return self.folder / "worker.bell"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from importlib.resources import files
 
+from .driver import sqlite3
 from .errors import StoreUnavailable
 
 

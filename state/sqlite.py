@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from uuid import uuid4
 
+from .driver import sqlite3
 from .errors import (
     IdempotencyKeyReused,
     WorkflowAlreadyActive,

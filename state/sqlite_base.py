@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
+import contextlib
+import errno
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -15,9 +15,11 @@ import aiosqlite
 import anyio
 
 from .clock import Clock, SystemClock
+from .driver import sqlite3
 from .errors import BiltError, StoreUnavailable
 from .location import StoreLocation
 from .migrate import migrate, refuse_foreign
+from .turn import TurnTimeout, WriteTurn
 
 T = TypeVar("T")
 Row = sqlite3.Row
@@ -27,6 +29,8 @@ OLDEST_SQLITE = (3, 37, 0)
 BUSY_SECONDS = 10.0
 POLL_SECONDS = 0.02
 URGENT_POLL_SECONDS = 0.005
+TROUBLE = (sqlite3.Error, UnicodeDecodeError, TurnTimeout, OSError)
+"""What using the file may raise."""
 
 
 class SqliteBase:
@@ -35,6 +39,7 @@ class SqliteBase:
     def __init__(self, location: StoreLocation, clock: Clock | None = None) -> None:
         self.location = location
         self._clock: Clock = clock or SystemClock()
+        self._turn = WriteTurn(location.turn)
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._probe: sqlite3.Connection | None = None
@@ -53,7 +58,7 @@ class SqliteBase:
             self._reader = await _open(self._connect_reader)
             self._probe = _connect(self.location)
             self._version = self._data_version()
-        except (sqlite3.Error, UnicodeDecodeError) as error:
+        except TROUBLE as error:
             await self._close()
             raise self._unavailable(error) from error
         except BaseException:
@@ -74,12 +79,23 @@ class SqliteBase:
     async def _close(self) -> None:
         # Each of them, whatever happens to another: a shield does not stop a task's own cancel().
         async with AsyncExitStack() as stack:
-            for connection in (self._writer, self._reader):
-                if connection is not None:
-                    stack.push_async_callback(connection.close)
+            if self._writer is not None:
+                # The last one, because the last connection to a database checkpoints it, which takes a turn.
+                stack.push_async_callback(self._writer.close)
+                stack.push_async_callback(self._close_writer, self._writer)
+            if self._reader is not None:
+                stack.push_async_callback(self._reader.close)
             if self._probe is not None:
                 stack.callback(self._probe.close)
             self._reader = self._writer = self._probe = None
+
+    async def _close_writer(self, writer: aiosqlite.Connection) -> None:
+        def close(connection: sqlite3.Connection) -> None:
+            with self._turn.taken(BUSY_SECONDS):
+                connection.close()
+
+        with contextlib.suppress(BiltError):  # then it is closed without its turn
+            await self._on(writer, close)
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -90,16 +106,17 @@ class SqliteBase:
                 f"This Python has SQLite {sqlite3.sqlite_version}; the store needs {needed} or newer. "
                 "Run bilt-mcp on a newer Python."
             )
-        connection = _connect(self.location)
-        try:
-            refuse_foreign(connection, str(self.location.database))
-            _use_wal(connection)
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            migrate(connection, str(self.location.database))
-        except BaseException:
-            connection.close()
-            raise
+        with self._turn.taken(BUSY_SECONDS):
+            connection = _connect(self.location)
+            try:
+                refuse_foreign(connection, str(self.location.database))
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA foreign_keys = ON")
+                migrate(connection, str(self.location.database))
+            except BaseException:
+                connection.close()
+                raise
         return connection
 
     def _connect_reader(self) -> sqlite3.Connection:
@@ -115,8 +132,23 @@ class SqliteBase:
         It is one call on the connection's thread, so a cancelled caller cannot leave it open: it ends by
         itself, and a cancelled caller cannot know whether it did.
         """
-        result = await self._on(self._writer, partial(_transaction, work))
+        result = await self._on(self._writer, partial(self._transaction, work))
         self._bump()
+        return result
+
+    def _transaction(
+        self, work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection
+    ) -> T:
+        # The checkpoint that a commit may bring with it is over before the turn is given back.
+        with self._turn.taken(BUSY_SECONDS):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(connection)
+                connection.commit()
+            except BaseException:
+                if connection.in_transaction:
+                    connection.rollback()
+                raise
         return result
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -135,15 +167,20 @@ class SqliteBase:
             return await on_thread(run, connection._conn)  # pyright: ignore[reportPrivateUsage]
         except sqlite3.IntegrityError:
             raise
-        except (sqlite3.Error, UnicodeDecodeError) as error:
+        except TROUBLE as error:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> BiltError:
         path = self.location.database
         code = getattr(error, "sqlite_errorname", "")
-        if code.startswith("SQLITE_FULL"):
+        number = getattr(error, "errno", None)
+        if code.startswith("SQLITE_FULL") or number in (errno.ENOSPC, errno.EDQUOT):
             told = f"The disk that holds the store {path} is full: nothing was changed. Make room, then call again."
-        elif code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+        elif code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")) or number in (
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+        ):
             told = (
                 f"The store {path} cannot be written by this user. Change the permissions of the file and its "
                 "folder, or choose another place: --store PATH or BILT_STORE."
@@ -155,7 +192,7 @@ class SqliteBase:
                 f"The store {path} is damaged or not a bilt store. Move it away together with {path.name}-wal and "
                 f"{path.name}-shm (keep them), and call again: a new store is made."
             )
-        elif code.startswith("SQLITE_BUSY"):
+        elif code.startswith("SQLITE_BUSY") or isinstance(error, TurnTimeout):
             told = f"Another process locked the store {path} for {BUSY_SECONDS:.0f} s: nothing was changed. Call again."
         else:
             kind = code or type(error).__name__
@@ -248,31 +285,6 @@ def _connect(location: StoreLocation) -> sqlite3.Connection:
     )
     connection.row_factory = sqlite3.Row
     return connection
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    # Changing the mode does not use the busy handler, so processes that start together must try again.
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-
-
-def _transaction(work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        result = work(connection)
-        connection.commit()
-    except BaseException:
-        if connection.in_transaction:
-            connection.rollback()
-        raise
-    return result
 
 
 def _snapshot(work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:

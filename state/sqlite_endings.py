@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
+from .driver import sqlite3
 from .models import Claim, DeployState, Failure, Note, Stopped
 from .sqlite_base import Row, one
 from .sqlite_rows import DEPLOY_STATE, failure_text, quoted, stopped_text

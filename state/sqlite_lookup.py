@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 
+from .driver import sqlite3
 from .errors import ProjectNotFound, SessionNotFound, WorkflowNotFound
 from .models import MessagePage, MessageQuery
 from .sqlite_base import Row, one

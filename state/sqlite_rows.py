@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
 from .clock import Clock, boot_id
+from .driver import sqlite3
 from .models import (
     DeployState,
     Failure,

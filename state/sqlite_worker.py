@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 from .clock import boot_id
+from .driver import sqlite3
 from .models import (
     Claim,
     DeployState,

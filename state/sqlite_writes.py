@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from .driver import sqlite3
 from .models import Note
 from .sqlite_base import SqliteBase, one
 from .sqlite_rows import plan_of, quoted

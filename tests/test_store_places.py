@@ -199,7 +199,10 @@ async def test_everything_of_a_store_is_private(folder: Path) -> None:
             files = [
                 path for path in (folder / name for name in os.listdir(folder)) if path.is_file()
             ]
-            assert {path.name for path in files} == {"bilt.db", "bilt.db-wal", "bilt.db-shm"}
+            assert {path.name for path in files} == {
+                    *("bilt.db", "bilt.db-wal", "bilt.db-shm"),
+                    "write.turn",
+                }
             assert {mode(path) for path in files} == {0o600}
             assert {mode(path) for path in (folder, location.runs, location.open)} == {0o700}
     finally:

@@ -1,0 +1,94 @@
+"""Writers of one store take turns, in the order in which they came."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class TurnTimeout(Exception):
+    """Nobody gave the turn back in time."""
+
+
+class WriteTurn:
+    """A lock that the kernel hands on to who has waited longest, also between processes.
+
+    SQLite's own writers look again after ever longer pauses, so under load who has waited longest gets its turn
+    last; this is for fairness. And whoever has the turn is the only one who commits or checkpoints, which is
+    what the WAL-reset bug of SQLite before 3.51.3 needs two of. A process that dies gives its turn back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @contextmanager
+    def taken(self, seconds: float) -> Iterator[None]:
+        """Have the turn for the block; blocks the thread. Raises `TurnTimeout` after `seconds`, and `OSError`."""
+        held = _open(self._path)
+        try:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(held)
+                held = -1
+                held = _Waiter(self._path).wait(seconds)
+            yield
+        finally:
+            if held >= 0:
+                # By its name and not only by closing: a child that is just being started may have a copy.
+                fcntl.flock(held, fcntl.LOCK_UN)
+                os.close(held)
+
+
+class _Waiter:
+    """Waits in line on a thread of its own, because a wait for a lock in the kernel has no time limit."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._decided = threading.Lock()
+        self._over = threading.Event()
+        self._given_up = False
+        self._held = -1
+        self._error: OSError | None = None
+
+    def wait(self, seconds: float) -> int:
+        """The file that holds the lock."""
+        threading.Thread(target=self._stand_in_line, name="bilt-turn", daemon=True).start()
+        self._over.wait(seconds)
+        with self._decided:
+            self._given_up = True
+            if self._error is not None:
+                raise self._error
+            if self._held < 0:
+                raise TurnTimeout
+            return self._held
+
+    def _stand_in_line(self) -> None:
+        held = -1
+        try:
+            held = _open(self._path)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        except OSError as error:
+            self._error = error
+        with self._decided:
+            if self._given_up or self._error is not None:
+                if held >= 0:
+                    os.close(held)
+            else:
+                self._held = held
+        self._over.set()
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        # A full disk cannot make the file, and a store that may only be read need not be written in turns.
+        if error.errno in (errno.EACCES, errno.EROFS):
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        raise
