@@ -15,6 +15,8 @@ from uuid import uuid4
 import anyio.to_thread
 
 from bilt_mcp.state import (
+    DeployState,
+    Halted,
     InvalidWorkflowFile,
     Plan,
     PlannedStep,
@@ -22,10 +24,12 @@ from bilt_mcp.state import (
     Problem,
     Project,
     SessionStore,
+    Stopped,
     StoreLocation,
     StoreUnavailable,
 )
 
+from .control import ask
 from .environment import capture_environment, missing_secrets
 from .run_folder import RunFolder
 from .workflow_file import load
@@ -119,6 +123,22 @@ class LocalEngine:
 
     def _folder(self, workflow_id: str) -> RunFolder:
         return RunFolder(self._location, workflow_id)
+
+    async def halt(
+        self, account: str, session_id: str, reason: str | None, by: str
+    ) -> Halted | None:
+        """See `tools.Engine.halt`."""
+        said = await ask(
+            self._location.control,
+            {"halt": session_id, "account": account, "reason": reason, "by": by},
+        )
+        if not said or "workflow_id" not in said:
+            return None
+        stopped = said["stopped"]
+        return Halted(
+            said["workflow_id"],
+            Stopped(**{**stopped, "deploy": DeployState(stopped["deploy"])}),
+        )
 
     async def wake(self) -> None:
         """See `tools.Engine.wake`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,15 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import anyio
 import anyio.to_thread
 from pydantic import ValidationError
 
 from bilt_mcp.state import (
     FINAL,
+    BiltError,
+    CannotCancel,
     Claim,
     DeployState,
     Failure,
     FailureCode,
+    Halted,
     Note,
     SessionStore,
     Stopped,
@@ -35,6 +40,7 @@ from .workflow_step import Step
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+HALT_SECONDS = 9.0
 MOST_ARTIFACTS = 20
 """How many artifacts are listed in the message at the end."""
 
@@ -61,6 +67,9 @@ class Runner:
         self._last: Ended | None = None
         self._cancelled = False
         self._interrupted = False
+        self._unrecorded: tuple[str | None, str] | None = None
+        self._dead = anyio.Event()
+        self._over = False
 
     # -- from the worker -------------------------------------------------------------------------
 
@@ -75,6 +84,34 @@ class Runner:
         self._interrupted = True
         if self._attempt is not None:
             self._attempt.stop()
+
+    def is_for(self, account: str, session_id: str) -> bool:
+        """Whether it runs the workflow of this session, and that is not over yet."""
+        return not self._over and (self._claim.account, self._claim.session_id) == (account, session_id)
+
+    async def halt(self, reason: str | None, by: str) -> Halted:
+        """A cancel that the store could not take: kill what runs, and record it as soon as the store can.
+
+        Returns when everything is dead, or after `HALT_SECONDS`.
+        """
+        self._unrecorded = self._unrecorded or (reason, by)
+        self.cancel()
+        if self._attempt is not None:
+            with anyio.move_on_after(HALT_SECONDS):
+                await self._dead.wait()
+        dead = self._attempt is None or self._dead.is_set()
+        receipt = self._receipt(None if self._last is None else self._last.result, verified=dead)
+        return Halted(self._claim.workflow_id, replace(receipt, deploy=await self._deploy()))
+
+    async def _deploy(self) -> DeployState:
+        claim = self._claim
+        try:
+            return (await self._store.workflow(claim.account, claim.workflow_id)).deploy
+        except BiltError:
+            # Not even to be read: a deploy step that may have been reached may have done something.
+            reached = claim.plan.steps[: claim.position]
+            maybe = any(step.deploy for step in reached)
+            return DeployState.INTERRUPTED if maybe else DeployState.NOT_STARTED
 
     async def run(self) -> None:
         """Run it to its end."""
@@ -91,6 +128,7 @@ class Runner:
                 f"bilt-mcp itself failed while it ran this workflow ({type(error).__name__}: {error}).",
             )
         finally:
+            self._over = True
             await self._settle_folder()
 
     # -- the steps -------------------------------------------------------------------------------
@@ -172,9 +210,11 @@ class Runner:
             ended = await attempt.run(self._keepers, self._limit(step), self._report_survivors)
         finally:
             self._attempt = None
+        if self._cancelled:
+            self._last = ended
+            self._dead.set()
         if self._cancelled and not ended.succeeded:
             # Its last output and the receipt become durable together, in `_report_stopped`.
-            self._last = ended
             raise NotRunning
         ticket = attempt.ticket
         assert ticket is not None
@@ -237,6 +277,9 @@ class Runner:
 
     async def _report_stopped(self) -> None:
         """Everything is dead: tell the store, with the receipt."""
+        self._dead.set()
+        if self._unrecorded is not None:
+            await insist(self._decide)
         result = None if self._last is None else self._last.result
         receipt = self._receipt(result, verified=True)
         told = f"Stopped: {receipt.processes_killed} processes killed, none alive."
@@ -245,6 +288,14 @@ class Runner:
         await insist(
             lambda: self._store.stopped(self._claim.epoch, self._claim.workflow_id, receipt, notes)
         )
+
+    async def _decide(self) -> None:
+        """Record the cancel that `halt` has carried out, unless another one was recorded meanwhile."""
+        assert self._unrecorded is not None
+        claim = self._claim
+        if await self._store.workflow_status(claim.workflow_id) not in FINAL:
+            with contextlib.suppress(CannotCancel):
+                await self._store.cancel(claim.account, claim.session_id, *self._unrecorded)
 
     async def _report_survivors(self, result: StepResult) -> None:
         log.warning("workflow %s: %d survivors", self._claim.workflow_id, result.survivors)

@@ -16,7 +16,7 @@ import signal
 import stat
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import anyio
@@ -41,6 +41,7 @@ from bilt_mcp.state import (
     boot_id,
 )
 
+from . import control
 from .keepers import KeeperPool
 from .local import worker_command
 from .patience import insist
@@ -94,6 +95,7 @@ class Worker:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._stop_on_signal)
             tasks.start_soon(self._answer_bell)
+            await tasks.start(control.serve, self._location.control, self._answer)
             tasks.start_soon(self._keepers.run)
             await self._sweep(tasks)
             await self._work(tasks)
@@ -220,6 +222,14 @@ class Worker:
         finally:
             del self._runners[workflow_id]
             self._store.nudge()
+
+    async def _answer(self, asked: control.Request) -> control.Request:
+        """A cancel that could not be recorded: kill first, record later."""
+        for runner in list(self._runners.values()):
+            if runner.is_for(asked["account"], asked["halt"]):
+                halted = await runner.halt(asked["reason"], asked["by"])
+                return {"workflow_id": halted.workflow_id, "stopped": asdict(halted.stopped)}
+        return {}
 
     async def _answer_bell(self) -> None:
         try:

@@ -147,3 +147,7 @@ class StoreUnavailable(BiltError):
     """The store cannot be used; `message` says why and what to do about it."""
 
     error = "Internal error"
+
+
+class StoreFull(StoreUnavailable):
+    """The disk that holds the store is full."""

@@ -48,6 +48,16 @@ class StoreLocation:
         return self.folder / "write.turn"
 
     @property
+    def reserve(self) -> Path:
+        """Given up when the disk is full, to record what must be recorded."""
+        return self.folder / "reserve"
+
+    @property
+    def control(self) -> Path:
+        """The worker's control socket."""
+        return self.folder / "worker.sock"
+
+    @property
     def doorbell(self) -> Path:
         """A FIFO on which anybody tells the worker to look at once."""
         return self.folder / "worker.bell"

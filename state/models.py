@@ -248,6 +248,7 @@ class Claim:
     """A workflow that a worker holds under its epoch: everything it needs to go on."""
 
     workflow_id: str
+    account: str
     session_id: str
     project_root: str
     message: str
@@ -256,6 +257,14 @@ class Claim:
     epoch: int
     confirmed: bool
     """Whether a person has said yes to the step at `position`."""
+
+
+@dataclass(frozen=True)
+class Halted:
+    """What an engine killed for a cancel that the store could not take; it is recorded as soon as it can be."""
+
+    workflow_id: str
+    stopped: Stopped
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ import anyio
 
 from .clock import Clock, SystemClock
 from .driver import sqlite3
-from .errors import BiltError, StoreUnavailable
+from .errors import BiltError, StoreFull, StoreUnavailable
 from .location import StoreLocation
 from .migrate import migrate, refuse_foreign
+from .reserve import give_up_reserve, is_full
 from .turn import TurnTimeout, WriteTurn
 
 T = TypeVar("T")
@@ -126,13 +127,20 @@ class SqliteBase:
         connection.create_function("casefold", 1, str.casefold, deterministic=True)
         return connection
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def _write(self, work: Callable[[sqlite3.Connection], T], *, vital: bool = False) -> T:
         """Run `work` as one write transaction: all of it or nothing.
 
         It is one call on the connection's thread, so a cancelled caller cannot leave it open: it ends by
-        itself, and a cancelled caller cannot know whether it did.
+        itself, and a cancelled caller cannot know whether it did. What is `vital`, because it says that something
+        was stopped, finds room on a full disk too: the reserve.
         """
-        result = await self._on(self._writer, partial(self._transaction, work))
+        transaction = partial(self._transaction, work)
+        try:
+            result = await self._on(self._writer, transaction)
+        except StoreFull:
+            if not vital or not give_up_reserve(self.location.reserve):
+                raise
+            result = await self._on(self._writer, transaction)
         self._bump()
         return result
 
@@ -174,9 +182,14 @@ class SqliteBase:
         path = self.location.database
         code = getattr(error, "sqlite_errorname", "")
         number = getattr(error, "errno", None)
-        if code.startswith("SQLITE_FULL") or number in (errno.ENOSPC, errno.EDQUOT):
+        if (
+            code.startswith("SQLITE_FULL")
+            or number in (errno.ENOSPC, errno.EDQUOT)
+            or (code.startswith("SQLITE_IOERR") and is_full(path.parent))
+        ):
             told = f"The disk that holds the store {path} is full: nothing was changed. Make room, then call again."
-        elif code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")) or number in (
+            return StoreFull(told, store=str(path))
+        if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")) or number in (
             errno.EACCES,
             errno.EPERM,
             errno.EROFS,

@@ -40,7 +40,9 @@ class DecisionVerbs(SharedWrites):
 
     async def cancel(self, account: str, session_id: str, reason: str | None, by: str) -> Cancelled:
         """See `SessionStore.cancel`."""
-        row, joined = await self._write(lambda c: self._cancel(c, account, session_id, reason, by))
+        row, joined = await self._write(
+            lambda c: self._cancel(c, account, session_id, reason, by), vital=True
+        )
         return Cancelled(_workflow(session_of(row, self._clock)), joined)
 
     def _cancel(

@@ -30,7 +30,8 @@ class EndingVerbs(SharedWrites):
     async def fail(self, claim: Claim, failure: Failure, notes: Sequence[Note]) -> bool:
         """See `SessionStore.fail`."""
         return await self._write(
-            lambda c: self._end(c, claim, Event.FAIL, "failed", failure_text(failure), notes)
+            lambda c: self._end(c, claim, Event.FAIL, "failed", failure_text(failure), notes),
+            vital=True,
         )
 
     def _end(
@@ -71,7 +72,7 @@ class EndingVerbs(SharedWrites):
             kept = replace(receipt, deploy=DeployState(row["deploy"]))
             return self._finish_cancel(c, row["n"], stopped_text(kept), notes)
 
-        return await self._write(end)
+        return await self._write(end, vital=True)
 
     async def stop_unverified(self, epoch: int, workflow_id: str, receipt: Stopped) -> bool:
         """See `SessionStore.stop_unverified`."""

@@ -20,6 +20,7 @@ from .models import (
     StepTicket,
     Stopped,
 )
+from .reserve import keep_reserve
 from .sqlite_base import Row, one
 from .sqlite_endings import CURRENT, HELD, EndingVerbs
 from .sqlite_rows import (
@@ -53,7 +54,7 @@ _CLAIM = """
     RETURNING n"""
 
 _CLAIMED = """
-    SELECT w.id, s.id AS session_id, p.root, w.message, w.plan, w.position, w.confirmed_position
+    SELECT w.id, s.account, s.id AS session_id, p.root, w.message, w.plan, w.position, w.confirmed_position
     FROM workflow AS w JOIN session AS s ON s.n = w.session JOIN project AS p ON p.n = w.project
     WHERE w.n = :n"""
 
@@ -80,7 +81,9 @@ class WorkerVerbs(EndingVerbs):
             assert row is not None
             return int(row["epoch"])
 
-        return await self._write(take)
+        epoch = await self._write(take)
+        keep_reserve(self.location.reserve)
+        return epoch
 
     async def leave(self, epoch: int) -> bool:
         """See `SessionStore.leave`."""
@@ -150,7 +153,7 @@ class WorkerVerbs(EndingVerbs):
             self._touch(c, ended["session"])
             return True
 
-        return await self._write(close)
+        return await self._write(close, vital=True)
 
     # -- claiming and running --------------------------------------------------------------------
 
@@ -173,6 +176,7 @@ class WorkerVerbs(EndingVerbs):
             self._touch_of(c, taken["n"])
             return Claim(
                 workflow_id=row["id"],
+                account=row["account"],
                 session_id=row["session_id"],
                 project_root=row["root"],
                 message=row["message"],

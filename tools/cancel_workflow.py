@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import Annotated
 
+import anyio
 from pydantic import Field
 
-from bilt_mcp.state import CANCELLABLE, DeployState, Session, Stopped, Workflow, iso
+from bilt_mcp.state import (
+    CANCELLABLE,
+    BiltError,
+    DeployState,
+    Halted,
+    Session,
+    Stopped,
+    StoreUnavailable,
+    Workflow,
+    iso,
+)
 
 from .arguments import SessionId, Text
 from .desk import Desk, ToolContext, caller_of, desk_of
@@ -15,6 +28,8 @@ from .results import CancelledResult, DryRunResult, stopped_result
 from .waiting import wait_until
 
 VERIFY_SECONDS = 10.0
+STORE_SECONDS = 2.0
+RECORD_SECONDS = 1.0
 
 
 async def bilt_cancel_workflow(
@@ -36,8 +51,14 @@ async def bilt_cancel_workflow(
     desk = await desk_of(ctx)
     if dry_run and (seen := await _dry_run(desk, session_id)) is not None:
         return seen
-    decided = await desk.store.cancel(desk.account, session_id, reason or None, caller_of(ctx))
-    workflow = decided.workflow
+    by = caller_of(ctx)
+    try:
+        workflow = await _decide(desk, session_id, reason or None, by)
+    except StoreUnavailable as trouble:
+        halted = await desk.engine.halt(desk.account, session_id, reason or None, by)
+        if halted is None:
+            raise
+        return await _halted_receipt(desk, session_id, reason or None, halted, trouble)
     if workflow.final:
         desk.engine.forget(workflow.id)
     else:
@@ -51,6 +72,41 @@ async def bilt_cancel_workflow(
         # By its own id: somebody may have started another one meanwhile.
         workflow = await desk.store.workflow(desk.account, cancelled_id)
     return _receipt(workflow)
+
+
+async def _decide(desk: Desk, session_id: str, reason: str | None, by: str) -> Workflow:
+    # A store that is only slow must not keep the build alive either.
+    with anyio.move_on_after(STORE_SECONDS):
+        return (await desk.store.cancel(desk.account, session_id, reason, by)).workflow
+    raise StoreUnavailable(
+        f"The store did not answer within {STORE_SECONDS:g} s, so nothing may have been changed. Call again."
+    )
+
+
+async def _halted_receipt(
+    desk: Desk, session_id: str, reason: str | None, halted: Halted, trouble: StoreUnavailable
+) -> CancelledResult:
+    """The answer when everything was killed first and the store could not say so yet."""
+    deadline = time.monotonic() + RECORD_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BiltError):
+            workflow = await desk.store.workflow(desk.account, halted.workflow_id)
+            if workflow.final:
+                return _receipt(workflow)
+        await anyio.sleep(0.05)
+    done = "Stopped; nothing of it is alive" if halted.stopped.verified else "Being killed"
+    return CancelledResult(
+        session_id=session_id,
+        status="cancelling",
+        cancelled_at=iso(round(time.time() * 1000)),
+        message=(
+            f"{done}, but that is not recorded yet: {trouble.message[:300]} It is recorded as soon as the store "
+            "works; look with bilt_get_session."
+        ),
+        workflow_id=halted.workflow_id,
+        reason=reason,
+        stopped=stopped_result(halted.stopped),
+    )
 
 
 def _receipt(workflow: Workflow) -> CancelledResult:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from mcp.server.mcpserver import Context
 
-from bilt_mcp.state import Prepared, Project, SessionStore
+from bilt_mcp.state import Halted, Prepared, Project, SessionStore
 
 MAX_NAME = 60
 
@@ -28,6 +28,15 @@ class Engine(Protocol):
 
     def forget(self, workflow_id: str) -> None:
         """Forget what was kept for a workflow that is final without having been running."""
+        ...
+
+    async def halt(
+        self, account: str, session_id: str, reason: str | None, by: str
+    ) -> Halted | None:
+        """Kill what runs for a cancel that the store could not take, and record it as soon as the store can.
+
+        None when nothing of the session runs, or nobody can be asked. Never raises.
+        """
         ...
 
     async def wake(self) -> None:

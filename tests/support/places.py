@@ -94,7 +94,7 @@ def _dismiss(location: StoreLocation) -> None:
     """Stop the store's worker, which stops what it runs; only ever the process that the store names."""
     deadline = time.monotonic() + GONE_SECONDS
     told: tuple[int, int] | None = None
-    while _is_held(location.lock) or _is_held(location.folder / "worker.starting"):
+    while is_held(location.lock) or is_held(location.folder / "worker.starting"):
         worker = _worker(location.database)
         late = time.monotonic() > deadline
         if worker is not None and (worker != told or late):
@@ -123,7 +123,8 @@ def _worker(database: Path) -> tuple[int, int] | None:
     return None if row is None or row[0] is None else (int(row[0]), int(row[1]))
 
 
-def _is_held(lock: Path) -> bool:
+def is_held(lock: Path) -> bool:
+    """Whether a process holds this lock."""
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

@@ -64,11 +64,14 @@ class Server:
         *,
         wire: Literal["pipes", "sockets"] = "pipes",
         era: str | None = HANDSHAKE,
+        within: Sequence[str] = (),
     ) -> None:
+        """`within` is put before the command, and becomes it by exec."""
         self.lines: list[bytes] = []
         """Everything that came on stdout."""
         self.stderr = b""
         self._era = era
+        self._within = within
         self._ids = itertools.count(1)
         self._found: queue.Queue[Json | None] = queue.Queue()
         self._early: dict[Any, Json] = {}
@@ -97,12 +100,11 @@ class Server:
             self.process = self._spawn(arguments, environ, *ends)
             self._to, self._from = mine_in.makefile("wb"), mine_out.makefile("rb")
 
-    @staticmethod
     def _spawn(
-        arguments: Sequence[str], environ: Mapping[str, str], stdin: int, stdout: int
+        self, arguments: Sequence[str], environ: Mapping[str, str], stdin: int, stdout: int
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            command(*arguments),
+            [*self._within, *command(*arguments)],
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,

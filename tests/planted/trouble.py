@@ -1,0 +1,62 @@
+"""Bugs to plant where the store cannot be written, or many write at once."""
+
+from __future__ import annotations
+
+from .plant import Plant, plant, within
+
+PLANTS: tuple[Plant, ...] = (
+    plant(
+        "writers take no turns",
+        within("state/sqlite_base.py", "test_turn"),
+        'with self._turn.taken(BUSY_SECONDS):\n            connection.execute("BEGIN IMMEDIATE")',
+        'with contextlib.nullcontext():\n            connection.execute("BEGIN IMMEDIATE")',
+    ),
+    plant(
+        "a store is closed out of turn",
+        within("state/sqlite_base.py", "test_turn"),
+        "with self._turn.taken(BUSY_SECONDS):\n                connection.close()",
+        "with contextlib.nullcontext():\n                connection.close()",
+    ),
+    plant(
+        "who gave up waiting keeps the turn",
+        within("state/turn.py", "test_turn"),
+        "                if held >= 0:\n                    os.close(held)\n",
+        "                pass\n",
+    ),
+    plant(
+        "a bad SQLite is thought a good one",
+        within("state/driver.py", "test_turn"),
+        "version < (3, 51, 3)",
+        "version < (3, 40, 0)",
+    ),
+    plant(
+        "a cancel that cannot be recorded kills nothing",
+        within("tools/cancel_workflow.py", "test_trouble"),
+        "        if halted is None:\n",
+        "        if True:\n",
+    ),
+    plant(
+        "a cancel that was carried out is never recorded",
+        within("engine/runner.py", "test_trouble"),
+        "            await insist(self._decide)\n",
+        "            pass\n",
+    ),
+    plant(
+        "a slow store keeps the build alive",
+        within("tools/cancel_workflow.py", "test_trouble"),
+        "STORE_SECONDS = 2.0",
+        "STORE_SECONDS = 60.0",
+    ),
+    plant(
+        "no room is kept for a full disk",
+        within("state/sqlite_worker.py", "test_trouble"),
+        "        keep_reserve(self.location.reserve)\n",
+        "",
+    ),
+    plant(
+        "the room that is kept is not used",
+        within("state/sqlite_base.py", "test_trouble"),
+        "            if not vital or not give_up_reserve(self.location.reserve):\n",
+        "            if True:\n",
+    ),
+)
