@@ -99,6 +99,7 @@ class Keeper:
         self.channel.greet(f'{ready}"start_ticks":{ticks}}}')
         prepare()
         while True:
+            self.tick()  # before the first wait: the worker may be gone already, and then nothing ever comes
             for fd, _ in self.poller.poll(self.timeout()):
                 if fd == self.wake:
                     os.read(fd, 4096)
@@ -111,7 +112,6 @@ class Keeper:
                     self.read_report()
                 elif self.output and fd == self.output.source:
                     self.drain(self.output)
-            self.tick()
 
     def timeout(self) -> int | None:
         """Milliseconds until something is due; None when only an event can bring work."""

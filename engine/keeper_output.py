@@ -112,7 +112,9 @@ class Output:
             data = data[cut:]
             self.gap = False
             if self.midline:
-                os.write(self.forward, b"\n")
+                os.write(
+                    self.forward, b"\x18\n"
+                )  # CAN: the reader is to distrust what it has of the line
                 self.midline = False
         try:
             size = os.write(self.forward, data)

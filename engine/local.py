@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,6 +27,7 @@ from bilt_mcp.state import (
     Project,
     SessionStore,
     Stopped,
+    StoreFull,
     StoreLocation,
     StoreUnavailable,
 )
@@ -107,7 +110,8 @@ class LocalEngine:
             secrets = sorted({name for step in steps for name in step.secrets})
             folder.create(capture_environment(steps, self._environ), secrets)
         except OSError as error:
-            raise StoreUnavailable(
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise (StoreFull if full else StoreUnavailable)(
                 f"Cannot write to {self._location.runs}: {error.strerror}. Nothing was started. Make room or change "
                 "the permissions, then send the message again."
             ) from error
@@ -134,11 +138,9 @@ class LocalEngine:
         )
         if not said or "workflow_id" not in said:
             return None
-        stopped = said["stopped"]
-        return Halted(
-            said["workflow_id"],
-            Stopped(**{**stopped, "deploy": DeployState(stopped["deploy"])}),
-        )
+        stopped = Stopped(**said["stopped"])
+        # JSON has no enumerations.
+        return Halted(said["workflow_id"], replace(stopped, deploy=DeployState(stopped.deploy)))
 
     async def wake(self) -> None:
         """See `tools.Engine.wake`."""

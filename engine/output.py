@@ -45,6 +45,9 @@ _FRAME_END = re.compile(r"[\r\x1b\x9b](?:(?<=\r)|(?<=\x1b)\[[01]?G|(?<=\x9b)[01]
 """Back to the start of the line; npm and yarn write `ESC[1G` where others write CR."""
 _FRAME_END_PART = re.compile(r"(?:\x1b(?:\[[01]?)?|\x9b[01]?)\Z")
 
+_CUT = "\x18"
+"""CAN at the end of a line: the keeper had to leave out the rest of it."""
+
 _KEY_PART = re.compile(r"[A-Za-z0-9+/=]{16,}|\A\s*[A-Za-z0-9+/=]+\s*\Z")
 _KEY_PATIENCE = 8
 """Lines without a part of a private key after which it counts as over."""
@@ -83,9 +86,11 @@ class LineReader:
         self._take(tail)
         return lines
 
-    def finish(self) -> list[str]:
-        """Return the last line if it had no newline. The reader is then as new."""
+    def finish(self, cut: bool = False) -> list[str]:
+        """Return the last line if it had no newline, `cut` if more of it was lost. The reader is then as new."""
         self._take(self._decoder.decode(b"", final=True))
+        if cut and not self._empty:
+            self._take(_CUT)
         self._decoder.reset()
         lines = [] if self._empty else [self._end()]
         self._key_lines = 0
@@ -98,6 +103,7 @@ class LineReader:
         lines = block.split("\n")
         if (
             not self._key_lines
+            and _CUT not in block
             and max(map(len, lines)) <= _KEPT_CHARS
             and not (_may_move(block) and _FRAME_END.search(block))
             and "PRIVATE KEY" not in (text := clean(block))
@@ -152,6 +158,9 @@ class LineReader:
 
     def _end(self) -> str:
         """End the line and return it."""
+        self._keep(self._part)  # `clean` takes it off, but it counts
+        if self._frame.endswith(_CUT):
+            self._lost += 1
         self._end_frame()
         line = self._made_safe(*self._shown)
         self._part, self._frames, self._empty = "", False, True

@@ -29,6 +29,7 @@ from bilt_mcp.state import (
     StoreUnavailable,
 )
 
+from .housekeeping import size_of
 from .keepers import KeeperPool
 from .patience import attempt as try_once
 from .patience import insist
@@ -87,7 +88,10 @@ class Runner:
 
     def is_for(self, account: str, session_id: str) -> bool:
         """Whether it runs the workflow of this session, and that is not over yet."""
-        return not self._over and (self._claim.account, self._claim.session_id) == (account, session_id)
+        return not self._over and (self._claim.account, self._claim.session_id) == (
+            account,
+            session_id,
+        )
 
     async def halt(self, reason: str | None, by: str) -> Halted:
         """A cancel that the store could not take: kill what runs, and record it as soon as the store can.
@@ -322,6 +326,8 @@ class Runner:
             await anyio.to_thread.run_sync(self._folder.make_logs_safe)
             status = await insist(lambda: self._store.workflow_status(self._claim.workflow_id))
             if status in FINAL:
+                size = await anyio.to_thread.run_sync(size_of, self._folder.path)
+                await try_once(lambda: self._store.keep_files(self._claim.workflow_id, size))
                 self._folder.forget()
         except OSError as error:
             log.warning("workflow %s: its folder: %s", self._claim.workflow_id, error)

@@ -17,10 +17,11 @@ from .patience import insist
 from .processes import ProcessId
 from .run_folder import RunFolder, step_file_name
 from .step_output import StepOutput
-from .step_process import StepCommand, StepProcess, StepResult
+from .step_process import StepCommand, StepProcess, StepResult, read_log
 from .workflow_step import Step
 
 FLUSH_SECONDS = 0.2
+END_BYTES = 1 << 16
 DEFAULT_LOG_BYTES = 1_310_720
 DEFAULT_MAX_MESSAGES = 200
 
@@ -137,7 +138,9 @@ class StepAttempt:
             await on_survivors(result)
             await process.wait_gone()
             result = replace(result, survivors=0)
-        return Ended(result, timed_out, output.finish())
+        log = read_log(self._folder.path, self._name) if output.incomplete else b""
+        end = log[-END_BYTES:]
+        return Ended(result, timed_out, output.finish(end[end.find(b"\n") + 1 :]))
 
     async def _follow(
         self,
@@ -182,6 +185,10 @@ class StepAttempt:
                 )
             )
 
+    @property
+    def _name(self) -> str:
+        return step_file_name(self._claim.position, self._number)
+
     def _command(self, ticket: StepTicket) -> StepCommand:
         step = self._step
         bilt = {
@@ -198,7 +205,7 @@ class StepAttempt:
             cwd=Path(self._claim.project_root) / step.cwd,
             env=step_environment(step, self._environment, bilt),
             folder=self._folder.path,
-            name=step_file_name(self._claim.position, self._number),
+            name=self._name,
             grace=step.grace,
             log_bytes=self._claim.plan.limits.get("log_bytes", DEFAULT_LOG_BYTES),
             on_orphaned=self._revive,

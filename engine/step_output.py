@@ -20,7 +20,8 @@ class StepOutput:
 
     def __init__(self, step: str, secrets: Iterable[str], max_messages: int) -> None:
         self._step = step
-        self._reader = LineReader(Redactor(secrets))
+        self._redactor = Redactor(secrets)
+        self._reader = LineReader(self._redactor)
         self._pieces = Pieces()
         self._left = max_messages
         self._notices_left = MAX_NOTICES
@@ -47,10 +48,18 @@ class StepOutput:
         self._notes, self.percent, self.progress, self.wrote = [], None, None, False
         return taken
 
-    def finish(self) -> list[Note]:
-        """The last messages; when some output was left out, its last lines are among them."""
-        for line in self._reader.finish():
+    @property
+    def incomplete(self) -> bool:
+        """Whether some output came to the log file only."""
+        return self._dropped_bytes > 0
+
+    def finish(self, end_of_log: bytes = b"") -> list[Note]:
+        """The last messages; when some output was left out, its last lines (those of `end_of_log`) are among them."""
+        for line in self._reader.finish(cut=self.incomplete):
             self._line(line)
+        if self.incomplete and end_of_log:
+            reader = LineReader(self._redactor)
+            self._tail = [*reader.feed(end_of_log), *reader.finish()][-TAIL_LINES:]
         self._flush()
         notes, self._notes = self._notes, []
         if self._omitted_lines or self._dropped_bytes:

@@ -29,6 +29,8 @@ READY_SECONDS = 20.0
 CLOSE_SECONDS = 15.0
 """Longest time to wait for a keeper that is told to end; it answers within ten."""
 READ_BYTES = 1 << 16
+EDGE_BYTES = 1 << 14
+"""Most that is taken off on each side of a gap in a log, to go on with a whole line."""
 
 _unreaped: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -114,9 +116,15 @@ def read_log(folder: Path, name: str) -> bytes:
             segments.append((int(text[:20]), text[20:]))
     pieces, end = [head], len(head)
     for offset, data in sorted(segments):
+        after = data[max(0, end - offset) :]
         if offset > end:
-            pieces.append(f"\n[… {offset - end} bytes left out …]\n".encode())
-        pieces.append(data[max(0, end - offset) :])
+            # Half a line at a gap may hold half a secret, which nobody would find.
+            before = pieces.pop()
+            pieces.append(before[: max(before.rfind(b"\n") + 1, len(before) - EDGE_BYTES)])
+            after = after[min((after.find(b"\n") + 1) or EDGE_BYTES, EDGE_BYTES) :]
+            left = offset - end + len(before) - len(pieces[-1]) + len(data) - len(after)
+            pieces.append(f"\n[… {left} bytes left out …]\n".encode())
+        pieces.append(after)
         end = max(end, offset + len(data))
     return b"".join(pieces)
 

@@ -42,6 +42,7 @@ from bilt_mcp.state import (
 )
 
 from . import control
+from .housekeeping import keep_house, size_of
 from .keepers import KeeperPool
 from .local import worker_command
 from .patience import insist
@@ -98,6 +99,7 @@ class Worker:
             await tasks.start(control.serve, self._location.control, self._answer)
             tasks.start_soon(self._keepers.run)
             await self._sweep(tasks)
+            tasks.start_soon(keep_house, self._store, self._location, self._epoch)
             await self._work(tasks)
             tasks.cancel_scope.cancel()
         log.info("worker %d leaves", os.getpid())
@@ -176,6 +178,8 @@ class Worker:
             folder = RunFolder(self._location, workflow_id)
             if status in FINAL:
                 await anyio.to_thread.run_sync(folder.make_logs_safe)
+                size = await anyio.to_thread.run_sync(size_of, folder.path)
+                await self._store.keep_files(workflow_id, size)
                 folder.forget()
             elif status is None and _age(self._location.open / name) > PREPARED_SECONDS:
                 folder.discard()

@@ -125,7 +125,7 @@ class WorkflowFile:
 
 def _is_cheap(pattern: str) -> bool:
     """Whether a search takes no time to speak of: no repeats, and few ways to try."""
-    return not any(c in pattern for c in "*+{") and pattern.count("?") + pattern.count("(") <= 8
+    return not any(c in pattern for c in "*+{") and sum(map(pattern.count, "?(|")) <= 8
 
 
 def _search_apart(patterns: Sequence[str], text: str) -> list[bool]:

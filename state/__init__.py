@@ -50,6 +50,7 @@ from .models import (
     Workflow,
     iso,
 )
+from .settings import StoreSettings
 from .sqlite import SqliteStore
 from .store import SessionStore
 from .transitions import ACTIVE, CANCELLABLE, FINAL, IDLE, TRANSITIONS, Event, Status, sources
@@ -107,6 +108,7 @@ __all__ = [
     "Stopped",
     "StoreFull",
     "StoreLocation",
+    "StoreSettings",
     "StoreUnavailable",
     "SystemClock",
     "Variant",

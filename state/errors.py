@@ -150,4 +150,6 @@ class StoreUnavailable(BiltError):
 
 
 class StoreFull(StoreUnavailable):
-    """The disk that holds the store is full."""
+    """The store has reached its limit, or the disk that holds it is full."""
+
+    error = "Store full"

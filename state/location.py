@@ -48,6 +48,11 @@ class StoreLocation:
         return self.folder / "write.turn"
 
     @property
+    def settings(self) -> Path:
+        """What holds for this store whoever uses it; made by hand, see `settings.py`."""
+        return self.folder / "settings.toml"
+
+    @property
     def reserve(self) -> Path:
         """Given up when the disk is full, to record what must be recorded."""
         return self.folder / "reserve"
@@ -96,7 +101,11 @@ class StoreLocation:
                 store=str(self.database),
             )
         try:
-            os.close(os.open(self.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            # Only what is new is opened: closing a database takes away every lock that this process has on it.
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            os.close(os.open(self.database, flags, 0o600))
+        except FileExistsError:
+            pass
         except OSError as error:
             raise self._cannot("write", self.database, error) from error
 

@@ -26,6 +26,7 @@ from .models import (
 from .sqlite_base import Row, one
 from .sqlite_decisions import DecisionVerbs
 from .sqlite_lookup import message_page, project_row, session_row, workflow_row
+from .sqlite_prune import PruneVerbs
 from .sqlite_rows import (
     SESSION_QUERY,
     plan_text,
@@ -37,7 +38,7 @@ from .sqlite_worker import WorkerVerbs
 from .transitions import ACTIVE, Status
 
 
-class SqliteStore(DecisionVerbs, WorkerVerbs):
+class SqliteStore(DecisionVerbs, WorkerVerbs, PruneVerbs):
     """`SessionStore` on one SQLite file. Open it with `async with`."""
 
     async def open_project(self, account: str, root: str, name: str) -> Project:
@@ -141,9 +142,15 @@ class SqliteStore(DecisionVerbs, WorkerVerbs):
     ) -> Started:
         """See `SessionStore.start`."""
         new_id = workflow_id or str(uuid4())
-        return await self._write(
-            lambda c: self._start(c, account, session_id, new_id, message, plan, key)
-        )
+        settings = self.settings()
+
+        def accept(c: sqlite3.Connection) -> Started:
+            started = self._start(c, account, session_id, new_id, message, plan, key)
+            if started.workflow_id == new_id:
+                self._refuse_when_full(c, settings)
+            return started
+
+        return await self._write(accept)
 
     def _start(
         self,

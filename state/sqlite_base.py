@@ -120,6 +120,11 @@ class SqliteBase:
                 raise
         return connection
 
+    def _connect_without_references(self) -> sqlite3.Connection:
+        connection = _connect(self.location)
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
     def _connect_reader(self) -> sqlite3.Connection:
         connection = _connect(self.location)
         connection.execute("PRAGMA query_only = ON")

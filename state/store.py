@@ -22,6 +22,7 @@ from .models import (
     Stopped,
     Workflow,
 )
+from .settings import StoreSettings
 from .transitions import Status
 
 
@@ -97,7 +98,8 @@ class SessionStore(Protocol):
 
         `workflow_id` is a new UUID, drawn here unless the caller has prepared something under it. A `key` that this
         session knows returns the first answer and starts nothing. Raises `SessionNotFound`, `WorkflowAlreadyActive`
-        (details `current_status`, `workflow_id`) and `IdempotencyKeyReused`.
+        (details `current_status`, `workflow_id`), `IdempotencyKeyReused`, and `StoreFull` when the store holds as
+        much as its settings allow, or the disk is nearly full.
         """
         ...
 
@@ -237,6 +239,36 @@ class SessionStore(Protocol):
 
     async def stop_unverified(self, epoch: int, workflow_id: str, receipt: Stopped) -> bool:
         """The kill goes on past its limit: record the receipt so far; the status stays `cancelling`."""
+        ...
+
+    # -- keeping the store small -------------------------------------------------------------------
+
+    def settings(self) -> StoreSettings:
+        """What holds for this store whoever uses it, as it is now. Raises `StoreUnavailable` where it is wrong."""
+        ...
+
+    async def keep_files(self, workflow_id: str, size: int) -> None:
+        """Record how many bytes are kept beside the store for a workflow: they count for the store's limit."""
+        ...
+
+    async def hide_old(self, epoch: int, before: int) -> int:
+        """Decide that some old sessions are to be deleted: from now on nobody finds them. Returns how many.
+
+        Old is what has had a workflow, has none that is not final, and has not changed since `before`, in
+        milliseconds since 1970.
+        """
+        ...
+
+    async def delete_hidden(self, epoch: int) -> bool:
+        """Delete a bounded piece of what `hide_old` has hidden. False when nothing is left."""
+        ...
+
+    async def pruned(self) -> Sequence[str]:
+        """The ids of some deleted workflows whose files are still to be deleted; none when nothing is left."""
+        ...
+
+    async def files_gone(self, workflow_ids: Sequence[str]) -> None:
+        """The files of these deleted workflows are deleted: forget them."""
         ...
 
     # -- waiting -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class WriteTurn:
         self._path = path
 
     @contextmanager
-    def taken(self, seconds: float) -> Iterator[None]:
+    def taken(self, seconds: float) -> Generator[None]:
         """Have the turn for the block; blocks the thread. Raises `TurnTimeout` after `seconds`, and `OSError`."""
         held = _open(self._path)
         try:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import subprocess
+import sys
 import tempfile
-from collections.abc import Coroutine
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
@@ -27,6 +31,8 @@ from bilt_mcp.state import (
     StepTicket,
     StoreLocation,
 )
+from bilt_mcp.state.location import file_system_of
+from bilt_mcp.state.migrate import migrations
 
 from .store_contract import ME, PROCESS, ManualClock, SqliteBackend, still
 
@@ -96,6 +102,89 @@ class Model:
                 run.outcome = runs
 
 
+class OnThisThread:
+    """A connection as `SqliteBase` uses it, without a thread of its own.
+
+    The model calls one verb after the other, so a thread for each connection only costs: nine tenths of the
+    time went into waking them. Everything else is the product's: its connections, transactions and statements.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._conn = connect()
+
+    async def _execute(self, run: Callable[..., T], *given: Any) -> T:
+        return run(*given)
+
+    async def close(self) -> None:
+        self._conn.close()
+
+    @classmethod
+    async def open(cls, connect: Callable[[], sqlite3.Connection]) -> OnThisThread:
+        return cls(connect)
+
+
+@contextmanager
+def without_threads() -> Generator[None]:
+    """Stores that are opened now work on the thread that calls, and look only once at what stays as it is."""
+    with (
+        patch("bilt_mcp.state.sqlite_base._open", OnThisThread.open),
+        patch("bilt_mcp.state.location.file_system_of", cache(file_system_of)),
+        patch("bilt_mcp.state.migrate.migrations", cache(migrations)),
+    ):
+        yield
+
+
+def at_once(call: Coroutine[Any, Any, T]) -> T:
+    """What a call answers that has nothing to wait for, without an event loop."""
+    try:
+        call.send(None)
+    except StopIteration as done:
+        answer: T = done.value
+        return answer
+    call.close()
+    raise AssertionError("a verb of a store without threads has waited")
+
+
+@cache
+def new_store() -> tuple[bytes, tuple[str, str]]:
+    """A store's file, and the ids of the two sessions in it: making the schema anew takes longer than copying it."""
+
+    async def sessions(location: StoreLocation) -> tuple[str, str]:
+        async with SqliteStore(location, ManualClock()) as store:
+            project = await store.open_project(ME, "/work", "shop")
+            first = await store.latest_session(ME, project.id)
+            second = SqliteBackend(location.folder.parent).add_session(ME, project.id)
+            return first.id, second
+
+    with tempfile.TemporaryDirectory(prefix="bilt-model-") as folder:
+        location = StoreLocation.of(Path(folder) / "store")
+        made = asyncio.run(sessions(location))
+        return location.database.read_bytes(), made
+
+
+def search_in_two(module: str, seed: int, examples: int) -> int:
+    """Let two processes search half of so many sequences each; how many that are."""
+    share = (examples + 1) // 2
+    halves = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, f"{seed} {half}", str(share)],
+            cwd=Path(__file__).resolve().parent.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for half in range(2)
+    ]
+    try:
+        said = [half.communicate()[0] for half in halves]
+    finally:
+        for half in halves:
+            with half:  # closes its pipe, and waits
+                half.kill()
+    assert [half.returncode for half in halves] == [0, 0], "\n".join(said)
+    return 2 * share
+
+
 class StoreAndModel(RuleBasedStateMachine):
     """Two store objects on one file, a project with two sessions, and the model that they must agree with."""
 
@@ -119,7 +208,7 @@ class StoreAndModel(RuleBasedStateMachine):
         self.told_status = ""
 
     def wait(self, call: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(call)
+        return at_once(call)
 
     def refused(self, call: Coroutine[Any, Any, object]) -> type[BiltError] | None:
         try:
@@ -130,23 +219,26 @@ class StoreAndModel(RuleBasedStateMachine):
             return type(error)
         return None
 
-    async def opened(self) -> SqliteStore:
-        return await SqliteStore(self.location, self.clock).__aenter__()
+    def opened(self) -> SqliteStore:
+        return self.wait(SqliteStore(self.location, self.clock).__aenter__())
+
+    def close(self, store: SqliteStore) -> None:
+        self.runner.run(store.__aexit__(None, None, None))  # it shields itself, which needs a loop
 
     @initialize()
     def open(self) -> None:
-        self.stores = [self.wait(self.opened()) for _ in range(2)]
-        project = self.wait(self.stores[0].open_project(ME, "/work", "shop"))
-        first = self.wait(self.stores[1].latest_session(ME, project.id))
-        second = SqliteBackend(Path(self.folder.name)).add_session(ME, project.id)
-        self.sessions = [first.id, second]
+        file, sessions = new_store()
+        self.location.folder.mkdir(mode=0o700)
+        self.location.database.write_bytes(file)
+        self.stores = [self.opened() for _ in range(2)]
+        self.sessions = [*sessions]
         self.epoch = self.wait(self.stores[0].take_over(PROCESS, "1"))
         self.leaving = False
 
     def teardown(self) -> None:
         try:
             for store in self.stores:
-                self.wait(store.__aexit__(None, None, None))
+                self.close(store)
             if self.stores:
                 with closing(sqlite3.connect(self.location.database)) as connection:
                     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -154,6 +246,23 @@ class StoreAndModel(RuleBasedStateMachine):
         finally:
             self.runner.close()
             self.folder.cleanup()
+
+    # -- what is drawn -----------------------------------------------------------------------------
+
+    def held(self, model: Model, claim: Claim) -> bool:
+        return model.epoch == claim.epoch == self.epoch
+
+    def pick(self, index: int) -> tuple[Claim, Model] | None:
+        """Mostly a recent claim; its workflow need not be held by it any more. None when there is none yet."""
+        if not self.claims:
+            return None
+        recent = self.claims[-4:]
+        claim = recent[index % len(recent)] if index % 5 else self.claims[index % len(self.claims)]
+        model = next(m for m in self.workflows if m.id == claim.workflow_id)
+        if index % 3:
+            position = min(model.position, len(claim.plan.steps))
+            claim = replace(claim, position=position)
+        return claim, model
 
     # -- what must hold after each call ---------------------------------------------------------------
 

@@ -200,9 +200,9 @@ async def test_everything_of_a_store_is_private(folder: Path) -> None:
                 path for path in (folder / name for name in os.listdir(folder)) if path.is_file()
             ]
             assert {path.name for path in files} == {
-                    *("bilt.db", "bilt.db-wal", "bilt.db-shm"),
-                    "write.turn",
-                }
+                *("bilt.db", "bilt.db-wal", "bilt.db-shm"),
+                "write.turn",
+            }
             assert {mode(path) for path in files} == {0o600}
             assert {mode(path) for path in (folder, location.runs, location.open)} == {0o700}
     finally:

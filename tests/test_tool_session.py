@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from bilt_mcp.state import Claim
+from bilt_mcp.state import Claim, Failure, FailureCode
 
 from .support.agents import (
     DEPLOYING,
@@ -156,7 +156,7 @@ async def test_each_status_says_which_call_comes_next(
     await hand.fail(await hand.claim())
     assert await look() == (
         "failed",
-        "Step build ended with 3. Read the last output with bilt_get_messages, correct the cause, then start again "
+        "Step build ended with 3. Read its last output with bilt_get_messages, correct the cause, then start again "
         "with bilt_send_message.",
     )
     await agent.start()
@@ -245,3 +245,18 @@ async def test_who_looks_at_or_waits_for_active_work_sees_to_a_worker(
     done = engine.wakes
     await agent.call("bilt_get_session")
     assert engine.wakes == done
+
+
+@pytest.mark.parametrize("code", list(FailureCode))
+async def test_every_way_to_fail_is_told_with_the_next_call(
+    agent: Agent, hand: Hand, code: FailureCode
+) -> None:
+    session_id, _ = await agent.start()
+    claim = await hand.claim()
+    failure = Failure(code, "What happened.", "build")
+    assert await hand.store.fail(claim, failure, [])
+    found = await agent.call("bilt_get_session", session_id=session_id)
+    assert found["failure"]["code"] == code.value
+    assert found["message"].startswith("What happened. ")
+    assert "bilt_send_message" in found["message"]
+    assert len(found["message"]) < 500

@@ -99,7 +99,7 @@ async def test_a_cancel_that_a_full_disk_cannot_take_kills_first_and_is_recorded
     place: Place, marker: str
 ) -> None:
     declare(place, marker)
-    with small_disk(place, "8m") as disk:
+    with small_disk(place, "48m") as disk:
         session_id = await start(disk.server, marker)
         assert not disk.location.reserve.exists()
         disk.fill()
@@ -126,11 +126,11 @@ async def test_a_cancel_that_a_full_disk_cannot_take_kills_first_and_is_recorded
 async def test_a_message_on_a_full_disk_is_refused_in_words_that_help_and_nothing_is_lost(
     place: Place,
 ) -> None:
-    with small_disk(place, "8m") as disk:
+    with small_disk(place, "48m") as disk:
         session_id = str(disk.server.call("bilt_get_session")["session_id"])
         disk.fill()
         refused = disk.server.call("bilt_send_message", session_id=session_id, message="go")
-        assert refused["error"] == "Internal error"
+        assert refused["error"] == "Store full"
         assert "Make room" in refused["details"]["message"]
         disk.make_room()
         assert disk.server.call("bilt_get_messages", session_id=session_id)["total"] == 0
@@ -144,7 +144,7 @@ async def test_a_build_that_ends_on_a_full_disk_is_recorded_when_there_is_room(
     place.workflow(
         "[[step]]\nname = 'a'\nrun = 'touch up; while test ! -e go; do sleep 0.01; done'\n"
     )
-    with small_disk(place, "8m") as disk:
+    with small_disk(place, "48m") as disk:
         session_id = str(disk.server.call("bilt_get_session")["session_id"])
         disk.server.call("bilt_send_message", session_id=session_id, message="go")
         await wait_until((place.project / "up").exists, "the step is up")

@@ -6,13 +6,13 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from bilt_mcp.state import SqliteStore, StoreLocation
@@ -32,7 +32,7 @@ CHOSEN = "from bilt_mcp.state import SQLITE_VERSION, WAL_RESET_NOTE as n; print(
 
 
 @contextmanager
-def another_process_holds(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def another_process_holds(path: Path) -> Generator[subprocess.Popen[bytes]]:
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
@@ -58,9 +58,9 @@ def test_a_turn_that_is_not_given_back_is_not_waited_for_for_ever(tmp_path: Path
 
 async def lines_up(path: Path, waiting: int) -> None:
     """Until so many wait for the lock."""
-    inode = f":{path.stat().st_ino} "
 
     def in_line() -> int:
+        inode = f":{path.stat().st_ino} "
         locks = Path("/proc/locks").read_text("ascii").splitlines()
         return sum("->" in line and inode in line for line in locks)
 
@@ -114,7 +114,7 @@ async def test_opening_writing_and_closing_wait_for_their_turn(tmp_path: Path) -
             await lines_up(location.turn, 1)
             assert name not in done
             os.close(held)
-            await wait_until(lambda name=name: name in done, f"{name} had its turn")
+            await wait_until(partial(done.__contains__, name), f"{name} had its turn")
 
 
 @pytest.mark.parametrize(

@@ -92,34 +92,6 @@ async def test_a_cancel_decided_from_another_store_object_after_the_starter_has_
         await build.store.cancel(ME, build.session_id, None, "a test")
 
 
-@pytest.mark.parametrize("victims", ["worker", "keeper", "both"])
-async def test_kill_9_in_the_middle_of_a_step_leaves_nothing_alive_and_nothing_deployed(
-    build: Build, marker: str, victims: str, soak_factor: int
-) -> None:
-    for _ in range(soak_factor):
-        await kill_in_the_middle(build, marker, victims)
-
-
-async def kill_in_the_middle(build: Build, marker: str, victims: str) -> None:
-    declare_hostile(build, marker)
-    await build.start()
-    await until_up(build, marker)
-    worker, keeper = build.worker_pid(), build.keeper_pid()
-    build.kill(*{"worker": [worker], "keeper": [keeper], "both": [worker, keeper]}[victims])
-    # When both are gone nobody is left to notice, but the next who asks does.
-    workflow = (await build.until(Status.FAILED, asking=victims == "both")).workflow
-    assert workflow is not None
-    assert workflow.failure is not None
-    assert workflow.failure.code is FailureCode.WORKER_LOST
-    assert alive(marker) == []
-    assert not deployed(build)
-    # It works again, and the lost workflow is not started again by itself.
-    build.declare("[[step]]\nname = 'fine'\nrun = 'true'\n")
-    await build.start("again")
-    assert (await build.ended()).status == "completed"
-    assert not deployed(build)
-
-
 async def test_a_lost_worker_is_noticed_although_nobody_asks(build: Build, marker: str) -> None:
     declare_hostile(build, marker, "three children")
     await build.start()

@@ -22,6 +22,8 @@ from .results import Result, failure, failure_of, lean, output_schema, success
 
 log = logging.getLogger(__name__)
 
+MAX_NAME = 64
+"""How much of a name is compared and told: its sender may have sent four megabytes."""
 MAX_STRANGERS = 20
 """How many unknown arguments are named: a message may have half a million."""
 
@@ -139,13 +141,13 @@ def _problem(found: Any) -> Problem:
 
 
 def _unknown(kind: str, name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
+    close = difflib.get_close_matches(name[:MAX_NAME], known, 1)
     hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(known)}"
     return f"no such {kind}; {hint}"
 
 
 def _clip(text: str) -> str:
-    shown = text if len(text) <= 64 else text[:63] + "…"
+    shown = text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "…"
     return shown.encode("utf-8", "replace").decode("utf-8")
 
 

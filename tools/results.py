@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal
 from mcp_types import CallToolResult, TextContent
 from pydantic import BaseModel, ConfigDict, Field
 
-from bilt_mcp.state import BiltError, Failure, Message, Session, Stopped, Workflow, iso
+from bilt_mcp.state import (
+    BiltError,
+    Failure,
+    FailureCode,
+    Message,
+    Session,
+    Stopped,
+    Workflow,
+    iso,
+)
 
 Timestamp = Annotated[str, Field(description="ISO 8601, UTC, milliseconds.")]
 SessionStatus = Literal[
@@ -262,6 +271,20 @@ def stopped_result(stopped: Stopped) -> StoppedResult:
     )
 
 
+_AFTER = {
+    FailureCode.STEP_FAILED: "Read its last output with bilt_get_messages, correct the cause, then start again with "
+    "bilt_send_message.",
+    FailureCode.TIMED_OUT: "See with bilt_get_messages what it was doing. Correct what hangs, or raise `timeout` in "
+    "bilt.toml if it was only slow; then start again with bilt_send_message.",
+    FailureCode.WORKER_LOST: "The cause lies outside the build, and what the step had changed by then may be half "
+    "done: look with bilt_get_messages, then start again with bilt_send_message, after asking the user if it deploys.",
+    FailureCode.INTERRUPTED: "The build itself did nothing wrong: see with bilt_get_messages how far it came, then "
+    "start again with bilt_send_message, after asking the user if it deploys.",
+    FailureCode.INVALID_WORKFLOW: "Correct bilt.toml, then start again with bilt_send_message.",
+}
+"""Which call comes next, for each way to fail."""
+
+
 def _failure(failed: Failure | None) -> FailureResult | None:
     if failed is None:
         return None
@@ -310,10 +333,7 @@ def next_call(session: Session, terminal: str) -> str:
             f"terminal. You cannot approve it. {wait}, or stop with bilt_cancel_workflow."
         )
     if workflow.failure is not None:
-        return (
-            f"{workflow.failure.message} Read the last output with bilt_get_messages, correct the cause, then start "
-            "again with bilt_send_message."
-        )
+        return f"{workflow.failure.message} {_AFTER[workflow.failure.code]}"
     return {
         "pending": f"Accepted and durable; it starts when a worker is free. {wait}.",
         "running": f"Running. {wait}, read output with bilt_get_messages, or stop with bilt_cancel_workflow.",

@@ -39,7 +39,10 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "a killed keeper's orphans live on",
-        within("engine/step_attempt.py", "test_worker_life"),
+        within(
+            "engine/step_attempt.py",
+            "test_proof_trees.py::test_nothing_lives_or_deploys_after_kill_9_of_worker_keeper_or_both",
+        ),
         "result = replace(result, killed=KeeperPool.kill_strays())",
         "result = replace(result, killed=0)",
     ),

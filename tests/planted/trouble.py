@@ -59,4 +59,34 @@ PLANTS: tuple[Plant, ...] = (
         "            if not vital or not give_up_reserve(self.location.reserve):\n",
         "            if True:\n",
     ),
+    plant(
+        "what is not over is pruned too",
+        within("state/sqlite_prune.py", "test_store_prune"),
+        "status NOT IN ('cancelled', 'completed', 'failed'))",
+        "status = 'running')",
+    ),
+    plant(
+        "a stale worker prunes",
+        within("state/sqlite_prune.py", "test_store_prune"),
+        "            if not self._fenced(c, epoch):\n                return 0\n",
+        "",
+    ),
+    plant(
+        "the files of a pruned session stay",
+        within("engine/housekeeping.py", "test_housekeeping"),
+        "    shutil.rmtree(folder, ignore_errors=True)\n",
+        "    pass\n",
+    ),
+    plant(
+        "files do not count for the limit",
+        within("state/sqlite_prune.py", "test_housekeeping"),
+        "(SELECT bytes FROM kept_total) +",
+        "0 +",
+    ),
+    plant(
+        "the limit is not looked at",
+        within("state/sqlite_prune.py", "test_housekeeping"),
+        "        if held >= most:\n",
+        "        if False:\n",
+    ),
 )
