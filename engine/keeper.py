@@ -374,7 +374,7 @@ class Keeper:
         """End the process; a step that lost its worker gets a new one to record that."""
         self.channel.empty()
         if self.channel.lost and self.on_orphaned:
-            spawn_detached(self.on_orphaned)
+            spawn_detached(self.on_orphaned[0], self.on_orphaned[1:])
         os._exit(0)
 
     def give_up(self, error: BaseException) -> NoReturn:

@@ -7,6 +7,7 @@ Part of the keeper's program (see keeper.py): standard library only, quick to im
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 TYPE_CHECKING = False
@@ -115,8 +116,18 @@ def set_limits(brand: int) -> None:
         pass
 
 
-def spawn_detached(argv: list[str]) -> None:
-    """Start a program that is nobody's child: called when no process of the step is left."""
+def spawn_detached(lock: str, argv: list[str]) -> None:
+    """Start a program that is nobody's child: called when no process of the step is left.
+
+    It is given the number of the file that holds `lock` as its last argument. Whoever does not get the lock starts
+    nothing: many keepers lose their worker at once, and one new worker is enough.
+    """
+    held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return
+    os.set_inheritable(held, True)
     middle = os.fork()
     if middle:
         os.waitpid(middle, 0)
@@ -131,6 +142,6 @@ def spawn_detached(argv: list[str]) -> None:
             null = os.open(os.devnull, os.O_RDWR)
             for fd in (0, 1, 2):
                 os.dup2(null, fd)
-            os.execvp(argv[0], argv)
+            os.execvp(argv[0], [*argv, str(held)])
     finally:
         os._exit(127)

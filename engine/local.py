@@ -52,6 +52,11 @@ def worker_command(location: StoreLocation, idle_seconds: float) -> tuple[str, .
     return (*command, str(location.database), str(location.folder), str(idle_seconds))
 
 
+def revival(location: StoreLocation, idle_seconds: float) -> tuple[str, ...]:
+    """How a keeper starts the next worker when its own is gone (`StepCommand.on_orphaned`)."""
+    return (str(location.starting), *worker_command(location, idle_seconds))
+
+
 class LocalEngine:
     """`tools.Engine` with one worker process for the store, started when there is work for it."""
 
@@ -166,7 +171,7 @@ class LocalEngine:
         # Whoever starts a worker holds this lock; the worker inherits it and lets go when it holds its own. So of
         # many servers one starts a worker, and one that dies on the way leaves nothing locked.
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        starting = os.open(self._location.folder / "worker.starting", flags, 0o600)
+        starting = os.open(self._location.starting, flags, 0o600)
         try:
             try:
                 fcntl.flock(starting, fcntl.LOCK_EX | fcntl.LOCK_NB)

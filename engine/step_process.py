@@ -49,8 +49,8 @@ class StepCommand:
 
     `argv[0]` is looked up in the PATH of `env`, which is the whole environment. Logs are
     `log_paths(folder, name)`, together at most about `log_bytes`. `grace` is the time in seconds
-    between TERM and KILL. `on_orphaned` is the argv that a keeper runs, detached, after it killed
-    the step of a worker that went away; empty for none.
+    between TERM and KILL. `on_orphaned` is what a keeper runs, detached, after it killed the step of
+    a worker that went away: a lock and an argv, see `spawn_detached`; empty for nothing.
     """
 
     argv: tuple[str, ...]
@@ -123,7 +123,8 @@ def read_log(folder: Path, name: str) -> bytes:
             pieces.append(before[: max(before.rfind(b"\n") + 1, len(before) - EDGE_BYTES)])
             after = after[min((after.find(b"\n") + 1) or EDGE_BYTES, EDGE_BYTES) :]
             left = offset - end + len(before) - len(pieces[-1]) + len(data) - len(after)
-            pieces.append(f"\n[… {left} bytes left out …]\n".encode())
+            end_of_line = "" if pieces[-1].endswith(b"\n") else "\n"
+            pieces.append(f"{end_of_line}[… {left} bytes left out …]\n".encode())
         pieces.append(after)
         end = max(end, offset + len(data))
     return b"".join(pieces)

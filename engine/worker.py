@@ -44,7 +44,7 @@ from bilt_mcp.state import (
 from . import control
 from .housekeeping import keep_house, size_of
 from .keepers import KeeperPool
-from .local import worker_command
+from .local import revival
 from .patience import insist
 from .processes import ProcessId, Remains, Swept, become_subreaper, identify, sweep
 from .run_folder import RunFolder, step_file_name
@@ -215,7 +215,7 @@ class Worker:
             if claim is None:
                 return
             folder = RunFolder(self._location, claim.workflow_id)
-            revive = worker_command(self._location, self._idle_seconds)
+            revive = revival(self._location, self._idle_seconds)
             runner = Runner(self._store, claim, folder, self._keepers, revive)
             self._runners[claim.workflow_id] = runner
             tasks.start_soon(self._run, claim.workflow_id, runner)

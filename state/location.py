@@ -43,6 +43,11 @@ class StoreLocation:
         return self.folder / "worker.lock"
 
     @property
+    def starting(self) -> Path:
+        """Held by whoever starts a worker, until that holds its own lock."""
+        return self.folder / "worker.starting"
+
+    @property
     def turn(self) -> Path:
         """Held by whoever writes into the database, for as long as it writes."""
         return self.folder / "write.turn"

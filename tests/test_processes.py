@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +27,7 @@ from bilt_mcp.engine.processes import (
     is_alive,
     sweep,
 )
+from bilt_mcp.engine.step_process import KEEPER
 
 from .support.hostile import PYTHON, SHAPES, alive, command, end, python
 
@@ -39,7 +42,7 @@ async def main():
     process = await StepProcess.spawn()
     spare = await StepProcess.spawn()
     env = {**os.environ, "BILT_COOKIE": cookie}
-    after = ("touch", orphaned) if orphaned else ()
+    after = (orphaned + ".lock", "sh", "-c", 'touch "$0"', orphaned) if orphaned else ()
     command = StepCommand(tuple(json.loads(argv)), folder, env, folder, "01", on_orphaned=after)
     leader = await process.start(command)
     async for chunk in process.chunks():
@@ -143,6 +146,42 @@ def test_nothing_outlives_a_killed_worker_and_its_successor_is_called(
     limit = time.monotonic() + 5
     while not called.exists():
         assert time.monotonic() < limit
+
+
+def test_a_keeper_calls_no_successor_where_somebody_else_is_starting_one(
+    tmp_path: Path, marker: str
+) -> None:
+    called = tmp_path / "called"
+    worker = Worker(tmp_path, "three children", marker, os.fspath(called))
+    keeper = worker.remains.keeper
+    assert keeper is not None
+    with (tmp_path / "called.lock").open("w") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        worker.kill(keeper=False, worker=True)
+        until_none(marker)
+        limit = time.monotonic() + 5
+        while is_alive(keeper):
+            assert time.monotonic() < limit
+    assert not called.exists()
+
+
+def test_a_keeper_whose_worker_died_before_it_was_up_ends(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    reading, writing = os.pipe()
+    ours.close()
+    with (
+        theirs,
+        subprocess.Popen(
+            [*PYTHON, str(KEEPER), str(theirs.fileno()), str(writing)],
+            pass_fds=(theirs.fileno(), writing),
+        ) as keeper,
+    ):
+        os.close(reading)
+        os.close(writing)
+        try:
+            assert keeper.wait(20) == 0
+        finally:
+            keeper.kill()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

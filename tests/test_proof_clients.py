@@ -115,13 +115,11 @@ class Load:
         return [wait for tool in WRITING for wait in self.waits[name].get(tool, [])]
 
 
-@pytest.mark.timeout(
-    300
-)  # before the 30 s of load, sixteen servers compute for a second or two each
+@pytest.mark.timeout(300)  # before the load, sixteen servers compute for a second or two each
 async def test_sixteen_clients_meet_no_locked_store_and_none_of_them_starves(
     tmp_path: Path, proof: Proof
 ) -> None:
-    seconds = proof.size(30, 7200)
+    seconds = proof.size(40, 7200)
     killing = seconds >= KILLING_FROM_SECONDS
     with open_place(tmp_path, BILT_WORKER_IDLE="30") as place:
         async with anyio.create_task_group() as tasks:

@@ -337,7 +337,7 @@ async def test_nothing_acknowledged_is_lost_when_any_process_of_ours_is_killed(
         proof.figure(
             f"{sum(fleet.killed.values())} kills ({killed}); 0 of {fleet.ledger.acknowledged} acknowledgements lost; "
             f"the next message accepted after {spread(fleet.starts)}, a new server ready after "
-            f"{spread(fleet.first_starts)}; all that a dead worker held was over after {spread(settled)}"
+            f"{spread(fleet.first_starts)}; left alone then, all was over after {spread(settled)}"
         )
 
 

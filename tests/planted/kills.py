@@ -45,7 +45,7 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "an orphaned keeper starts no worker",
         within("engine/keeper.py", TOLD),
-        "            spawn_detached(self.on_orphaned)\n",
+        "            spawn_detached(self.on_orphaned[0], self.on_orphaned[1:])\n",
         "            pass\n",
     ),
     plant(

@@ -94,7 +94,7 @@ def _dismiss(location: StoreLocation) -> None:
     """Stop the store's worker, which stops what it runs; only ever the process that the store names."""
     deadline = time.monotonic() + GONE_SECONDS
     told: tuple[int, int] | None = None
-    while is_held(location.lock) or is_held(location.folder / "worker.starting"):
+    while is_held(location.lock) or is_held(location.starting):
         worker = _worker(location.database)
         late = time.monotonic() > deadline
         if worker is not None and (worker != told or late):

@@ -102,7 +102,7 @@ def small_disk(place: Place, size: str) -> Generator[SmallDisk]:
 
 def _dismiss(disk: SmallDisk) -> None:
     deadline = time.monotonic() + GONE_SECONDS
-    while is_held(disk.location.lock) or is_held(disk.location.folder / "worker.starting"):
+    while is_held(disk.location.lock) or is_held(disk.location.starting):
         number = signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL
         with contextlib.suppress(ProcessLookupError, ValueError):
             os.kill(int(disk.query("SELECT pid FROM worker")), number)
