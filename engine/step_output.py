@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from bilt_mcp.state import Note
 
-from .output import LineReader, Notice, Pieces, Progress, parse_command
+from .output import MAX_PIECE_BYTES, LineReader, Notice, Pieces, Progress, parse_command
 from .safe_text import Redactor
 
 TAIL_LINES = 40
@@ -84,7 +84,8 @@ class StepOutput:
         if isinstance(command, Notice) and self._notices_left > 0:
             self._notices_left -= 1
             self._flush()
-            self._notes.append(Note(command.text[:4096], command.variant, self._step))
+            text = command.text.encode()[:MAX_PIECE_BYTES].decode("utf-8", "ignore")
+            self._notes.append(Note(text, command.variant, self._step))
             return
         if self._left <= 0:
             self._omitted_lines += 1

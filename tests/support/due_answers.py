@@ -114,10 +114,14 @@ def _values(pairs: list[tuple[str, Any]]) -> list[Any]:
 def _depth(value: Any) -> int:
     level: list[Any] = [value]
     depth = 0
-    while lists := [cast("list[Any]", part) for part in level if isinstance(part, list)]:
+    while lists := list(filter(_is_list, level)):
         depth += 1
         level = [part for whole in lists for part in whole]
     return depth
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
 
 
 def has_surrogate(value: Any) -> bool:
