@@ -1,11 +1,10 @@
-"""The worker's control socket: a cancel that the store cannot take still kills at once.
+"""The worker's control socket: whether it lives, and a cancel that the store cannot take.
 
-A line of JSON each way, in a private folder and only for the same user. Nothing else depends on it.
+A line of JSON each way, in a private folder and only for the same user. Where there can be no socket the rest works.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -24,6 +23,12 @@ log = logging.getLogger(__name__)
 
 MOST_BYTES = 65_536
 PATIENCE_SECONDS = 15.0
+_CUT_OFF = (
+    anyio.BrokenResourceError,
+    anyio.EndOfStream,
+    anyio.IncompleteRead,
+    anyio.DelimiterNotFound,
+)
 Request = dict[str, Any]
 
 
@@ -36,8 +41,7 @@ async def serve(
     """Answer requests on `path` until cancelled. Where there can be no socket there is none."""
 
     async def handle(stream: SocketStream) -> None:
-        # Whoever asks wrongly, or is gone, spoils it for nobody else.
-        with contextlib.suppress(OSError, ValueError, anyio.BrokenResourceError):
+        try:
             async with stream:
                 if not _same_user(stream):
                     return
@@ -45,6 +49,9 @@ async def serve(
                     asked = await BufferedByteReceiveStream(stream).receive_until(b"\n", MOST_BYTES)
                     said = await answer(json.loads(asked))
                     await stream.send(json.dumps(said).encode() + b"\n")
+        except Exception:
+            # Whoever asks wrongly, or is gone, must not end the worker.
+            log.info("a request on the control socket was not answered", exc_info=True)
 
     try:
         with _short(path) as short:
@@ -55,32 +62,20 @@ async def serve(
         return
     async with listener:
         task_status.started()
-        await listener.serve(_guarded(handle))
+        await listener.serve(handle)
 
 
-async def ask(path: Path, request: Request) -> Request | None:
+async def ask(path: Path, request: Request, seconds: float = PATIENCE_SECONDS) -> Request | None:
     """The answer, or None where nobody answers in time."""
     try:
-        with anyio.fail_after(PATIENCE_SECONDS), _short(path) as short:
+        with anyio.fail_after(seconds), _short(path) as short:
             async with await anyio.connect_unix(short) as stream:
                 await stream.send(json.dumps(request).encode() + b"\n")
                 said = await BufferedByteReceiveStream(stream).receive_until(b"\n", MOST_BYTES)
                 answer: Request = json.loads(said)
                 return answer
-    except (OSError, ValueError, anyio.BrokenResourceError, anyio.EndOfStream):
+    except (OSError, ValueError, *_CUT_OFF):
         return None
-
-
-def _guarded(
-    handle: Callable[[SocketStream], Awaitable[None]],
-) -> Callable[[SocketStream], Awaitable[None]]:
-    async def guarded(stream: SocketStream) -> None:
-        try:
-            await handle(stream)
-        except (anyio.IncompleteRead, anyio.DelimiterNotFound, anyio.EndOfStream):
-            log.debug("a request on the control socket was cut off")
-
-    return guarded
 
 
 def _same_user(stream: SocketStream) -> bool:

@@ -9,11 +9,13 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import anyio
 import anyio.to_thread
 
 from bilt_mcp.state import (
@@ -40,6 +42,7 @@ from .workflow_file import load
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 60.0
+ANSWER_SECONDS = 0.25
 
 _started: list[subprocess.Popen[bytes]] = []
 """The workers that this process has started: they are to outlive it, but whoever has children must collect them."""
@@ -153,10 +156,25 @@ class LocalEngine:
         try:
             if _is_held(self._location.lock) and not await self._store.worker_leaving():
                 self._ring()
-                return
+                if await self._is_alive():
+                    return
             self._start_worker()
         except (OSError, StoreUnavailable):
             log.exception("cannot start a worker for %s", self._location.database)
+
+    async def _is_alive(self) -> bool:
+        # A worker that was killed this very moment still holds its lock for a little while.
+        control = self._location.control
+        if not control.exists() or _is_held(self._location.starting):
+            return True  # another one is on its way
+        if await ask(control, {}, ANSWER_SECONDS) is not None:
+            return True
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while _is_held(self._location.lock):
+            if time.monotonic() > deadline:
+                return True  # slow, or stopped
+            await anyio.sleep(0.005)
+        return False
 
     def _ring(self) -> None:
         # Saves the time until the worker looks by itself; nothing depends on it.

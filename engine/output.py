@@ -149,6 +149,7 @@ class LineReader:
 
     def _end_frame(self) -> bool:
         """End the frame and return whether it shows something."""
+        self._lost += self._frame.endswith(_CUT)
         text = clean(self._frame)
         shows = self._lost > 0 or bool(text.strip())
         if shows or not self._frames:
@@ -159,8 +160,6 @@ class LineReader:
     def _end(self) -> str:
         """End the line and return it."""
         self._keep(self._part)  # `clean` takes it off, but it counts
-        if self._frame.endswith(_CUT):
-            self._lost += 1
         self._end_frame()
         line = self._made_safe(*self._shown)
         self._part, self._frames, self._empty = "", False, True

@@ -16,7 +16,6 @@ from pydantic import ValidationError
 
 from bilt_mcp.state import (
     FINAL,
-    BiltError,
     CannotCancel,
     Claim,
     DeployState,
@@ -111,7 +110,7 @@ class Runner:
         claim = self._claim
         try:
             return (await self._store.workflow(claim.account, claim.workflow_id)).deploy
-        except BiltError:
+        except Exception:  # a damaged store may raise anything
             # Not even to be read: a deploy step that may have been reached may have done something.
             reached = claim.plan.steps[: claim.position]
             maybe = any(step.deploy for step in reached)

@@ -16,6 +16,7 @@ import signal
 import stat
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -91,12 +92,16 @@ class Worker:
         if WAL_RESET_NOTE:
             log.warning("%s", WAL_RESET_NOTE)
 
-    async def run(self) -> None:
-        """Work until there has been nothing to do for the idle time, or a signal asks to stop."""
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Work until there has been nothing to do for the idle time, or a signal asks to stop.
+
+        `ready` is called as soon as it can be asked whether it lives.
+        """
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._stop_on_signal)
             tasks.start_soon(self._answer_bell)
             await tasks.start(control.serve, self._location.control, self._answer)
+            ready()
             tasks.start_soon(self._keepers.run)
             await self._sweep(tasks)
             tasks.start_soon(keep_house, self._store, self._location, self._epoch)
@@ -228,7 +233,9 @@ class Worker:
             self._store.nudge()
 
     async def _answer(self, asked: control.Request) -> control.Request:
-        """A cancel that could not be recorded: kill first, record later."""
+        """Nothing asked: alive. A cancel that could not be recorded: kill first, record later."""
+        if "halt" not in asked:
+            return {}
         for runner in list(self._runners.values()):
             if runner.is_for(asked["account"], asked["halt"]):
                 halted = await runner.halt(asked["reason"], asked["by"])
@@ -286,9 +293,12 @@ async def serve(location: StoreLocation, idle_seconds: float, starting: int | No
     async with SqliteStore(location) as store:
         worker = Worker(store, location, idle_seconds)
         await worker.take_over()
-        if starting is not None:
-            os.close(starting)
-        await worker.run()
+
+        def ready() -> None:
+            if starting is not None:
+                os.close(starting)
+
+        await worker.run(ready)
 
 
 def _lock(location: StoreLocation) -> int | None:

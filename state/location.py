@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -110,7 +111,9 @@ class StoreLocation:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             os.close(os.open(self.database, flags, 0o600))
         except FileExistsError:
-            pass
+            if not os.access(self.database, os.R_OK | os.W_OK):
+                refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                raise self._cannot("write", self.database, refused) from None
         except OSError as error:
             raise self._cannot("write", self.database, error) from error
 

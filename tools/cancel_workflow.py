@@ -54,11 +54,11 @@ async def bilt_cancel_workflow(
     by = caller_of(ctx)
     try:
         workflow = await _decide(desk, session_id, reason or None, by)
-    except StoreUnavailable as trouble:
+    except _Trouble as trouble:
         halted = await desk.engine.halt(desk.account, session_id, reason or None, by)
         if halted is None:
-            raise
-        return await _halted_receipt(desk, session_id, reason or None, halted, trouble)
+            raise trouble.cause from trouble
+        return await _halted_receipt(desk, session_id, reason or None, halted, trouble.told)
     if workflow.final:
         desk.engine.forget(workflow.id)
     else:
@@ -74,22 +74,43 @@ async def bilt_cancel_workflow(
     return _receipt(workflow)
 
 
+class _Trouble(Exception):
+    """The store could not take the cancel."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+    @property
+    def told(self) -> str:
+        """What happened, for the agent."""
+        if isinstance(self.cause, BiltError):
+            return self.cause.message
+        return f"The store failed ({type(self.cause).__name__})."
+
+
 async def _decide(desk: Desk, session_id: str, reason: str | None, by: str) -> Workflow:
-    # A store that is only slow must not keep the build alive either.
-    with anyio.move_on_after(STORE_SECONDS):
-        return (await desk.store.cancel(desk.account, session_id, reason, by)).workflow
-    raise StoreUnavailable(
-        f"The store did not answer within {STORE_SECONDS:g} s, so nothing may have been changed. Call again."
-    )
+    try:
+        # A store that is only slow must not keep the build alive either.
+        with anyio.move_on_after(STORE_SECONDS):
+            return (await desk.store.cancel(desk.account, session_id, reason, by)).workflow
+    except StoreUnavailable as error:
+        raise _Trouble(error) from error
+    except BiltError:
+        raise  # it has been decided
+    except Exception as error:  # a damaged store may raise anything
+        raise _Trouble(error) from error
+    told = f"The store did not answer within {STORE_SECONDS:g} s, so nothing may have been changed. Call again."
+    raise _Trouble(StoreUnavailable(told))
 
 
 async def _halted_receipt(
-    desk: Desk, session_id: str, reason: str | None, halted: Halted, trouble: StoreUnavailable
+    desk: Desk, session_id: str, reason: str | None, halted: Halted, told: str
 ) -> CancelledResult:
     """The answer when everything was killed first and the store could not say so yet."""
     deadline = time.monotonic() + RECORD_SECONDS
     while time.monotonic() < deadline:
-        with contextlib.suppress(BiltError):
+        with contextlib.suppress(Exception):
             workflow = await desk.store.workflow(desk.account, halted.workflow_id)
             if workflow.final:
                 return _receipt(workflow)
@@ -100,7 +121,7 @@ async def _halted_receipt(
         status="cancelling",
         cancelled_at=iso(round(time.time() * 1000)),
         message=(
-            f"{done}, but that is not recorded yet: {trouble.message[:300]} It is recorded as soon as the store "
+            f"{done}, but that is not recorded yet: {told[:300]} It is recorded as soon as the store "
             "works; look with bilt_get_session."
         ),
         workflow_id=halted.workflow_id,
