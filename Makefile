@@ -31,7 +31,12 @@ demo: $(WITH_CLI) ## build a real project, cancel it half-way, watch everything 
 
 .PHONY: test
 test: $(WITH_DEV) ## all tests: style, types and import rules are among them (ARGS="-k cancel -x")
+ifeq ($(strip $(ARGS)),)
+	@$(RUN) -m pytest -q -m "not programme" -n auto --maxprocesses 8
+	@$(RUN) -m pytest -m programme # alone: they kill, and measure, and use every core themselves
+else
 	@$(RUN) -m pytest $(ARGS)
+endif
 
 .PHONY: lint
 lint: $(WITH_DEV) ## only style, types and import rules
