@@ -5,7 +5,6 @@ A new implementation of `SessionStore` enters `BACKENDS`; then every test_store_
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from bilt_mcp.state import (
     StoreLocation,
     Workflow,
 )
+from bilt_mcp.state.driver import sqlite3
 
 ME, SOMEBODY_ELSE = "me", "somebody else"
 NOBODY_KNOWS = "7d3fcd2c-5b5f-4c5e-8a7b-0123456789ab"

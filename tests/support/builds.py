@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import sqlite3
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from bilt_mcp.state import (
     StoreLocation,
     Workflow,
 )
+from bilt_mcp.state.driver import sqlite3
 
 ME = "local"
 """The account that stdio and the terminal act as."""

@@ -12,7 +12,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ import anyio
 from anyio.abc import Process, TaskGroup
 
 from bilt_mcp.state import iso
+from bilt_mcp.state.driver import sqlite3
 
 from .places import Place
 from .rpc import PATIENCE, Json, command, handshake, request, structured

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import signal
-import sqlite3
 import sys
 import time
 from collections.abc import Generator, Mapping
@@ -18,6 +17,7 @@ import pytest
 from bilt_mcp.engine.processes import identify
 from bilt_mcp.server import Config
 from bilt_mcp.state import StoreLocation
+from bilt_mcp.state.driver import sqlite3
 
 GONE_SECONDS = 15.0
 IDLE_SECONDS = 1.0
