@@ -237,3 +237,25 @@ async def test_an_existing_file_is_a_database_whatever_its_name(tmp_path: Path) 
     location = await make(tmp_path / "state")
     assert location.database == tmp_path / "state"
     assert location.folder == tmp_path / "state.d"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists who holds which lock")
+async def test_opening_a_store_twice_in_one_process_leaves_the_locks_of_the_first(
+    folder: Path,
+) -> None:
+    location = StoreLocation.of(folder)
+
+    def locks() -> list[str]:
+        mine = f" {os.getpid()} ", f":{location.database.stat().st_ino} "
+        lines = Path("/proc/locks").read_text("ascii").splitlines()
+        return sorted(
+            line.partition(": ")[2] for line in lines if all(word in line for word in mine)
+        )
+
+    async with SqliteStore(location):
+        held = locks()
+        assert (
+            held != []
+        )  # or another process would take itself for the last one, and delete the log
+        location.prepare()
+        assert locks() == held

@@ -23,4 +23,22 @@ PLANTS: tuple[Plant, ...] = (
         "        if len(self._held) + len(part) > MAX_LINE_BYTES:",
         "        if False:",
     ),
+    plant(
+        "a tool that exits ends the server",
+        within("tools/registry.py", "test_tools"),
+        "    except (SystemExit, KeyboardInterrupt) as error:\n",
+        "    except KeyboardInterrupt as error:\n",
+    ),
+    plant(
+        "every failure is told alike",
+        within("tools/results.py", "test_tool_session"),
+        'return f"{workflow.failure.message} {_AFTER[workflow.failure.code]}"',
+        "return workflow.failure.message",
+    ),
+    plant(
+        "a database is opened and closed beside the store",
+        within("state/location.py", "test_store_places"),
+        "os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC",
+        "os.O_RDWR | os.O_CREAT | os.O_CLOEXEC",
+    ),
 )
