@@ -366,3 +366,16 @@ async def test_what_a_dead_worker_left_is_cancelled_only_when_a_sweep_leaves_not
     assert told.status is Status.CANCELLED
     assert told.stopped is not None
     assert (told.stopped.verified, told.stopped.processes_killed) == (True, 4)
+
+
+async def test_a_folder_that_cannot_be_settled_does_not_end_the_next_workers(
+    tmp_path: Path,
+) -> None:
+    async with build_in(tmp_path, idle_seconds=0.0) as build:
+        build.declare(step("only", 'mkdir -p "$BILT_ARTIFACTS/../01.1.log"'))
+        await build.start()
+        assert (await build.ended()).status == "completed"
+        await wait_until(lambda: not build.worker_is_alive(), "the idle worker has gone")
+        build.declare(step("only", "echo fine"))
+        await build.start()
+        assert (await build.ended()).status == "completed"
