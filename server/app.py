@@ -8,7 +8,8 @@ from typing import Any
 
 import anyio
 from mcp.server.mcpserver import Context, MCPServer
-from mcp_types import CallToolResult
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult
 
 from bilt_mcp.engine import LocalEngine
 from bilt_mcp.state import VERSION, SqliteStore, StoreLocation
@@ -83,6 +84,17 @@ class BiltServer(MCPServer[Office]):
     ) -> CallToolResult:
         """Call a tool; every failure is a result, except the protocol's own errors."""
         return await call(self._bilt_tools, name, arguments, context or Context(mcp_server=self))
+
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        context: Context[Office, Any] | None = None,
+    ) -> GetPromptResult | InputRequiredResult:
+        """A prompt; one that there is not is the caller's error, which the SDK tells with a code of 0."""
+        if not any(prompt.name == name for prompt in await self.list_prompts()):
+            raise MCPError(INVALID_PARAMS, f"Unknown prompt: {name}")
+        return await super().get_prompt(name, arguments, context)
 
 
 def create_server(config: Config) -> BiltServer:

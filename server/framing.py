@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 64
+MAX_ERROR_CHARS = 400
 MAX_VALUES = 100_000
 """A list of a million empty lists takes 25 times the room of its line."""
 
@@ -111,6 +112,21 @@ def parse(line: bytes | None) -> JSONRPCMessage:
         raise NoMessage(
             INVALID_REQUEST, "This line is no JSON-RPC 2.0 message", request_id
         ) from error
+
+
+def brief(message: JSONRPCMessage) -> JSONRPCMessage:
+    """The message; an error that repeats megabytes of what was asked is cut to `MAX_ERROR_CHARS`."""
+    if not isinstance(message, JSONRPCError):
+        return message
+    error = message.error
+    cut: dict[str, Any] = {}
+    if len(error.message) > MAX_ERROR_CHARS:
+        cut["message"] = error.message[: MAX_ERROR_CHARS - 1] + "…"
+    if len(data := str(error.data)) > MAX_ERROR_CHARS:
+        cut["data"] = data[: MAX_ERROR_CHARS - 1] + "…"
+    if not cut:
+        return message
+    return message.model_copy(update={"error": error.model_copy(update=cut)})
 
 
 def _is_too_deep(line: bytes) -> bool:

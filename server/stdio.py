@@ -10,7 +10,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse
 
-from .framing import Lines, NoMessage, parse
+from .framing import Lines, NoMessage, brief, parse
 from .wire import Wire
 
 LAST_ANSWERS_SECONDS = 0.25
@@ -70,7 +70,7 @@ class StdioConnection:
         async with messages:
             async for item in messages:
                 try:
-                    await self._send(item.message)
+                    await self._send(brief(item.message))
                 except BrokenPipeError:
                     self._over.cancel()
                     return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -40,6 +42,8 @@ from bilt_mcp.state import (
 from .store_contract import ME as OWNER
 from .store_contract import PLAN, Kind, Scene, Subject
 from .support.builds import ME, Build, another_session, build_in
+from .support.steps import keeper, said
+from .support.steps import step as kept_step
 from .support.waiting import wait_until
 from .test_confirm import at_a_terminal, command
 
@@ -72,9 +76,6 @@ async def test_every_gate_asks_although_an_earlier_one_was_confirmed(build: Buil
         action_id = session.pending_action.action_id
         await build.store.confirm(ME, build.session_id, action_id, "a person")
         await build.engine.wake()
-        await build.says("confirmed by a person")
-        if question == "First?":
-            await build.until(Status.PAUSED, Status.COMPLETED, step="second")
     assert (await build.ended()).status == "completed"
 
 
@@ -84,7 +85,7 @@ async def test_a_last_step_that_ends_well_because_it_was_told_to_stop_has_not_su
     build.declare(step("deploy", TRAPS, "deploy = true"))
     await build.start()
     await build.says("up")
-    build.kill(build.worker_pid(), number=15)
+    build.kill(build.worker_pid(), number=signal.SIGTERM)
     workflow = (await build.ended()).workflow
     assert workflow is not None
     assert workflow.failure is not None
@@ -107,7 +108,11 @@ async def test_a_deploy_that_ends_well_because_it_was_cancelled_is_not_called_do
 
 async def test_a_step_whose_keeper_was_killed_is_never_started_again(build: Build) -> None:
     build.declare(
-        step("deploy", "echo try >> tries; echo up; sleep 1000", "deploy = true\nretries = 3")
+        step(
+            "deploy",
+            "echo try >> tries; echo up; test $(wc -l < tries) -gt 1 || sleep 1000",
+            "deploy = true\nretries = 3",
+        )
     )
     await build.start()
     await build.says("up")
@@ -274,12 +279,14 @@ class Stubborn:
     def __init__(self) -> None:
         self.identity = ProcessId("boot", 4711, 99)
         self.started, self.stopped, self.gone = anyio.Event(), anyio.Event(), anyio.Event()
+        self.left, self.waited_for = anyio.Event(), False
 
     async def take(self) -> Stubborn:
         return self
 
     def retire(self, process: Stubborn) -> None:
         assert process is self
+        self.left.set()
 
     async def start(self, _: StepCommand) -> None:
         self.started.set()
@@ -295,28 +302,32 @@ class Stubborn:
         return StepResult(signal=9, stopped=True, killed=3, survivors=1)
 
     async def wait_gone(self) -> None:
+        self.waited_for = True
+        self.left.set()
         await self.gone.wait()
 
 
 @asynccontextmanager
-async def stubborn_run(store: SqliteStore) -> AsyncGenerator[tuple[Runner, Stubborn, Subject]]:
+async def stubborn_run(store: SqliteStore) -> AsyncGenerator[tuple[Runner, Subject]]:
     """A runner whose step runs and will not die; when the block is over it may, and the runner ends."""
     spec = {"name": "build", "run": "true"}
     subject = await Scene(store).subject(Kind.RUNNING, Plan((PlannedStep("build", spec),)))
     folder = RunFolder(store.location, subject.workflow_id)
     folder.create({}, ())
-    keeper = Stubborn()
-    runner = Runner(store, subject.claim, folder, cast(KeeperPool, keeper), ())
+    stubborn = Stubborn()
+    runner = Runner(store, subject.claim, folder, cast(KeeperPool, stubborn), ())
     with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(runner.run)
-            await keeper.started.wait()
-            yield runner, keeper, subject
-            keeper.gone.set()
+            await stubborn.started.wait()
+            yield runner, subject
+            await stubborn.left.wait()
+            assert stubborn.waited_for
+            stubborn.gone.set()
 
 
 async def test_a_cancel_is_not_over_before_the_last_process_is_gone(deaf_store: DeafStore) -> None:
-    async with stubborn_run(deaf_store) as (runner, _, subject):
+    async with stubborn_run(deaf_store) as (runner, subject):
         await deaf_store.cancel(OWNER, subject.session_id, None, "a test")
         runner.cancel()
         while True:
@@ -337,7 +348,7 @@ async def test_a_halt_calls_nothing_dead_that_still_lives_and_is_recorded_when_i
     deaf_store: DeafStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bilt_mcp.engine.runner.HALT_SECONDS", 0.05)
-    async with stubborn_run(deaf_store) as (runner, _, subject):
+    async with stubborn_run(deaf_store) as (runner, subject):
         assert (await runner.halt("enough", "a test")).stopped.verified is False
         assert await deaf_store.workflow_status(subject.workflow_id) is not Status.CANCELLED
     told = await deaf_store.workflow(OWNER, subject.workflow_id)
@@ -368,14 +379,12 @@ async def test_what_a_dead_worker_left_is_cancelled_only_when_a_sweep_leaves_not
     assert (told.stopped.verified, told.stopped.processes_killed) == (True, 4)
 
 
-async def test_a_folder_that_cannot_be_settled_does_not_end_the_next_workers(
-    tmp_path: Path,
-) -> None:
-    async with build_in(tmp_path, idle_seconds=0.0) as build:
-        build.declare(step("only", 'mkdir -p "$BILT_ARTIFACTS/../01.1.log"'))
-        await build.start()
-        assert (await build.ended()).status == "completed"
-        await wait_until(lambda: not build.worker_is_alive(), "the idle worker has gone")
-        build.declare(step("only", "echo fine"))
-        await build.start()
-        assert (await build.ended()).status == "completed"
+async def test_a_step_that_somebody_has_stopped_hears_that_it_is_to_end(tmp_path: Path) -> None:
+    async with keeper() as process:
+        trap = "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done"
+        leader = await process.start(kept_step(tmp_path, "/bin/sh", "-c", trap, grace=10.0))
+        assert leader is not None
+        await said(process, b"up")
+        os.kill(leader.pid, signal.SIGSTOP)
+        process.cancel()
+        assert (await process.wait()).code == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from .support.agents import UNKNOWN
 from .support.places import Place, open_place
-from .support.rpc import Server, request, structured
+from .support.places import place as place  # a fixture
+from .support.rpc import Json, Server, request, structured
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +115,22 @@ def test_an_answer_larger_than_a_pipe_arrives_whole(shared: Server) -> None:
     request_ids = [shared.start_call("bilt_get_session", **names) for _ in range(40)]
     for request_id in request_ids:
         assert structured(shared.answer(request_id))["error"] == "Invalid arguments"
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("prompts/get", {"name": "x" * 5000}),
+        ("resources/read", {"uri": "bilt://" + "x" * 5000}),
+        ("x" * 5000, {}),
+    ],
+)
+def test_an_error_does_not_repeat_all_that_was_asked(
+    place: Place, method: str, params: Json
+) -> None:
+    with Server(place.arguments, place.environ) as server:
+        answer = server.ask(method, params)
+        assert answer["error"]["code"] < 0
+        assert len(json.dumps(answer)) < 1000
+        assert server.ask("ping")["result"] == {}
+    assert b"Traceback" not in server.stderr
