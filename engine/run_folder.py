@@ -8,6 +8,8 @@ runs/<workflow id>/message.txt       the message (BILT_MESSAGE_FILE)
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -68,9 +70,19 @@ class RunFolder:
         kept = self._kept()
         secrets = () if kept is None else [kept["environment"].get(n, "") for n in kept["secrets"]]
         for head in sorted(self.path.glob("*.head")):
-            self._make_safe(head.name.removesuffix(".head"), Redactor(secrets))
+            name = head.name.removesuffix(".head")
+            try:
+                self._make_safe(name, Redactor(secrets))
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                    raise  # it may be possible later
+                # A step has put something of its own in the way: better no log than one that tells secrets.
+                for raw in log_paths(self.path, name):
+                    with contextlib.suppress(OSError):
+                        raw.unlink(missing_ok=True)
         for pids in self.path.glob("*.pids*"):
-            pids.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                pids.unlink(missing_ok=True)
 
     def forget(self) -> None:
         """Forget the environment: the workflow is final."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ from .keepers import KeeperPool
 from .patience import attempt as try_once
 from .patience import insist
 from .run_folder import RunFolder
+from .safe_text import Redactor, clean
 from .step_attempt import Ended, NotRunning, StepAttempt
 from .step_process import StepResult
 from .workflow_step import Step
@@ -43,6 +45,7 @@ T = TypeVar("T")
 HALT_SECONDS = 9.0
 MOST_ARTIFACTS = 20
 """How many artifacts are listed in the message at the end."""
+MOST_NAME = 180
 
 
 class Runner:
@@ -240,9 +243,14 @@ class Runner:
     # -- the end ---------------------------------------------------------------------------------
 
     async def _complete(self) -> None:
-        notes = [Note("Workflow completed.", "success"), *_artifact_notes(self._folder.artifacts)]
+        notes = [Note("Workflow completed.", "success"), *self._artifact_notes()]
         if not await self._insist(lambda: self._store.complete(self._claim, notes)):
             raise NotRunning
+
+    def _artifact_notes(self) -> list[Note]:
+        secrets = {name for step in self._claim.plan.steps for name in step.spec.get("secrets", ())}
+        redactor = Redactor(self._environment.get(name, "") for name in secrets)
+        return _artifact_notes(self._folder.artifacts, redactor)
 
     async def _fail_interrupted(self, step: Step) -> None:
         await self._fail(
@@ -328,8 +336,9 @@ class Runner:
                 size = await anyio.to_thread.run_sync(size_of, self._folder.path)
                 await try_once(lambda: self._store.keep_files(self._claim.workflow_id, size))
                 self._folder.forget()
-        except OSError as error:
-            log.warning("workflow %s: its folder: %s", self._claim.workflow_id, error)
+        except Exception:
+            # Steps can write there; whatever they left must not end the worker and all that it runs.
+            log.warning("workflow %s: its folder", self._claim.workflow_id, exc_info=True)
 
     # -- the store -------------------------------------------------------------------------------
 
@@ -355,14 +364,27 @@ def _retry_text(step: Step, number: int, ended: Ended) -> str:
     return f"Step {step.name} {why}; attempt {number + 1} of {step.retries + 1}."
 
 
-def _artifact_notes(folder: Path) -> list[Note]:
+def _artifact_notes(folder: Path, redactor: Redactor) -> list[Note]:
     found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     if not found:
         return []
     listed = [
-        f"{path.relative_to(folder)} ({path.stat().st_size} bytes)"
+        f"{_shown(path.relative_to(folder), redactor)} ({_size(path)} bytes)"
         for path in found[:MOST_ARTIFACTS]
     ]
     if len(found) > MOST_ARTIFACTS:
         listed.append(f"… and {len(found) - MOST_ARTIFACTS} more")
     return [Note("\n".join([f"Artifacts in {folder}:", *listed]), "info")]
+
+
+def _shown(path: Path, redactor: Redactor) -> str:
+    """A name that a step has given, which is untrusted text like all that it prints."""
+    text = clean(os.fsencode(path).decode("utf-8", "replace")).replace("\n", " ")
+    return redactor.redact(text)[:MOST_NAME]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -112,7 +112,8 @@ def read_log(folder: Path, name: str) -> bytes:
     segments: list[tuple[int, bytes]] = []
     for path in tails:
         text = _read(path)
-        if len(text) >= 20:  # its offset in 19 digits and a newline; less was cut off by a kill
+        # Its offset in 19 digits and a newline; less was cut off by a kill, anything else is a step's own file.
+        if text[:19].isdigit() and text[19:20] == b"\n":
             segments.append((int(text[:20]), text[20:]))
     pieces, end = [head], len(head)
     for offset, data in sorted(segments):

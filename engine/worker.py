@@ -179,15 +179,24 @@ class Worker:
             workflow_id = name.removesuffix(".json")
             if workflow_id in self._runners:
                 continue
-            status = await self._store.workflow_status(workflow_id)
-            folder = RunFolder(self._location, workflow_id)
-            if status in FINAL:
-                await anyio.to_thread.run_sync(folder.make_logs_safe)
-                size = await anyio.to_thread.run_sync(size_of, folder.path)
-                await self._store.keep_files(workflow_id, size)
-                folder.forget()
-            elif status is None and _age(self._location.open / name) > PREPARED_SECONDS:
-                folder.discard()
+            try:
+                await self._settle_folder(workflow_id)
+            except (OSError, ValueError, StoreUnavailable) as error:
+                # A step may have left anything there; it must not end the worker, nor the next ones.
+                log.warning("workflow %s: its folder: %s", workflow_id, error)
+
+    async def _settle_folder(self, workflow_id: str) -> None:
+        status = await self._store.workflow_status(workflow_id)
+        folder = RunFolder(self._location, workflow_id)
+        if status in FINAL:
+            await anyio.to_thread.run_sync(folder.make_logs_safe)
+            size = await anyio.to_thread.run_sync(size_of, folder.path)
+            await self._store.keep_files(workflow_id, size)
+            folder.forget()
+        elif (
+            status is None and _age(self._location.open / f"{workflow_id}.json") > PREPARED_SECONDS
+        ):
+            folder.discard()
 
     # -- work ------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ import anyio.to_thread
 from .driver import sqlite3
 from .errors import StoreFull
 from .settings import StoreSettings, read_settings
-from .sqlite_base import one
+from .sqlite_base import TROUBLE, one
 from .sqlite_writes import SharedWrites
 
 MOST_AT_ONCE = 500
@@ -98,13 +99,11 @@ class PruneVerbs(SharedWrites):
 
     def _delete_piece(self, epoch: int) -> None:
         # Without the look for rows that refer to a deleted one: for that, SQLite would read every message.
-        connection = self._connect_without_references()
         try:
-            self._transaction(lambda c: self._delete_some(c, epoch), connection)
-        except (sqlite3.Error, OSError) as error:
+            with contextlib.closing(self._connect_without_references()) as connection:
+                self._transaction(lambda c: self._delete_some(c, epoch), connection)
+        except TROUBLE as error:
             raise self._unavailable(error) from error
-        finally:
-            connection.close()
 
     def _delete_some(self, c: sqlite3.Connection, epoch: int) -> None:
         row = one(c, "SELECT n FROM session WHERE account = '' ORDER BY n LIMIT 1")
