@@ -30,8 +30,8 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "door: an answer is sent twice",
         within("server/stdio.py", INPUTS),
-        "                    await self._send(item.message)\n",
-        "                    await self._send(item.message)\n                    await self._send(item.message)\n",
+        "                    await self._send(brief(item.message))\n",
+        "                    await self._send(brief(item.message))\n                    await self._send(brief(item.message))\n",
     ),
     plant(
         "door: an unknown argument is ignored",
