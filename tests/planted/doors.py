@@ -31,7 +31,8 @@ PLANTS: tuple[Plant, ...] = (
         "door: an answer is sent twice",
         within("server/stdio.py", INPUTS),
         "                    await self._send(brief(item.message))\n",
-        "                    await self._send(brief(item.message))\n                    await self._send(brief(item.message))\n",
+        "                    await self._send(brief(item.message))\n"
+        "                    await self._send(brief(item.message))\n",
     ),
     plant(
         "door: an unknown argument is ignored",
