@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -47,8 +48,20 @@ async def prune(store: SessionStore, location: StoreLocation, epoch: int) -> int
 
 
 def _delete(folder: Path) -> None:
-    # Steps may have left anything there; what cannot be deleted must not stop the rest.
+    """Delete all of it. Steps may have left anything there; what cannot be deleted must not stop the rest."""
     shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        return
+    # Caches of modules are read-only, and what is in a folder that may not be written cannot be deleted.
+    for path, names, _ in os.walk(folder):
+        for name in names:
+            inner = os.path.join(path, name)
+            if not os.path.islink(inner):
+                with contextlib.suppress(OSError):
+                    os.chmod(inner, 0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        log.warning("not all of %s could be deleted; its session is gone", folder)
 
 
 def size_of(folder: Path) -> int:

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 60.0
 ANSWER_SECONDS = 0.25
+ASK_SECONDS = 1.0
+"""How often those who merely look ask whether the worker lives: that costs as much as the look."""
 
 _started: list[subprocess.Popen[bytes]] = []
 """The workers that this process has started: they are to outlive it, but whoever has children must collect them."""
@@ -74,6 +76,7 @@ class LocalEngine:
         self._location = location
         self._environ = dict(environ)
         self._idle_seconds = idle_seconds
+        self._asked = -ASK_SECONDS
 
     async def prepare(self, project: Project, message: str) -> Prepared:
         """See `tools.Engine.prepare`. The caller's environment is looked at now, once."""
@@ -150,8 +153,11 @@ class LocalEngine:
         # JSON has no enumerations.
         return Halted(said["workflow_id"], replace(stopped, deploy=DeployState(stopped.deploy)))
 
-    async def wake(self) -> None:
+    async def wake(self, *, news: bool = True) -> None:
         """See `tools.Engine.wake`."""
+        if not news and time.monotonic() - self._asked < ASK_SECONDS:
+            return
+        self._asked = time.monotonic()
         _reap()
         try:
             if _is_held(self._location.lock) and not await self._store.worker_leaving():

@@ -93,29 +93,29 @@ class PruneVerbs(SharedWrites):
         if hidden is None:
             return False
         # A statement on a connection cannot be given up half-way; the caller waits for this little one.
-        await anyio.to_thread.run_sync(self._delete_piece, epoch)
+        deleted = await anyio.to_thread.run_sync(self._delete_piece, epoch)
         self.nudge()
-        return True
+        return deleted
 
-    def _delete_piece(self, epoch: int) -> None:
+    def _delete_piece(self, epoch: int) -> bool:
         # Without the look for rows that refer to a deleted one: for that, SQLite would read every message.
         try:
             with contextlib.closing(self._connect_without_references()) as connection:
-                self._transaction(lambda c: self._delete_some(c, epoch), connection)
+                return self._transaction(lambda c: self._delete_some(c, epoch), connection)
         except TROUBLE as error:
             raise self._unavailable(error) from error
 
-    def _delete_some(self, c: sqlite3.Connection, epoch: int) -> None:
+    def _delete_some(self, c: sqlite3.Connection, epoch: int) -> bool:
         row = one(c, "SELECT n FROM session WHERE account = '' ORDER BY n LIMIT 1")
         if row is None or not self._fenced(c, epoch):
-            return
+            return False
         session = row["n"]
         gone = c.execute(
             """DELETE FROM message WHERE id IN (SELECT id FROM message WHERE session = ? ORDER BY id LIMIT ?)""",
             (session, MOST_AT_ONCE),
         )
         if gone.rowcount == MOST_AT_ONCE:
-            return
+            return True
         of_it = "SELECT n FROM workflow WHERE session = ?"
         c.execute(
             """INSERT INTO kept_files (workflow, bytes, pruned) SELECT id, 0, 1 FROM workflow WHERE session = ?
@@ -127,6 +127,7 @@ class PruneVerbs(SharedWrites):
         c.execute(f"DELETE FROM step_run WHERE workflow IN ({of_it})", (session,))
         c.execute("DELETE FROM workflow WHERE session = ?", (session,))
         c.execute("DELETE FROM session WHERE n = ?", (session,))
+        return True
 
     async def pruned(self) -> Sequence[str]:
         """See `SessionStore.pruned`."""

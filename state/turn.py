@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import threading
@@ -85,10 +84,4 @@ class _Waiter:
 
 
 def _open(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        # A full disk cannot make the file, and a store that may only be read need not be written in turns.
-        if error.errno in (errno.EACCES, errno.EROFS):
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        raise
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,6 +1,6 @@
 """Planted bugs: each is put into a copy of the code, and the tests it names must notice it.
 
-    make plants                      all of them (ten minutes)
+    make plants                      all of them (an hour and a half)
     make plants ARGS="-k deploy"     those whose name contains a word
 
 A test that cannot fail is worth nothing; this is how we know of ours. `tests/test_plants.py` sees to it that

@@ -287,3 +287,13 @@ def _read_or_refused(line: bytes) -> None:
         parse(line)
         return
     refused(line)
+
+
+def test_a_message_of_100_000_values_passes_and_one_more_does_not() -> None:
+    def line(commas: int) -> bytes:
+        numbers = b",".join([b"1"] * (commas - 1))
+        return b'{"jsonrpc":"2.0","method":"a","params":{"b":[%s]}}' % numbers
+
+    assert parse(line(100_000))
+    with pytest.raises(NoMessage, match="at most 100000 values"):
+        parse(line(100_001))

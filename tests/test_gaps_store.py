@@ -229,3 +229,9 @@ async def test_a_store_of_every_earlier_schema_is_brought_up_to_date_and_keeps_w
                 await store.keep_files("w", 1)
         with closing(sqlite3.connect(location.database)) as database:
             assert database.execute("PRAGMA user_version").fetchone() == (newest,)
+
+
+def test_nothing_is_deleted_and_ten_gigabytes_are_taken_where_nothing_is_set(
+    tmp_path: Path,
+) -> None:
+    assert read_settings(tmp_path / "settings.toml") == StoreSettings(None, 10_000)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import stat
+import subprocess
+import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,3 +178,35 @@ def test_what_is_reached_by_a_link_is_not_counted(tmp_path: Path) -> None:
     (folder / "all").symlink_to(tmp_path)
     assert 8192 <= size_of(folder) < 100_000
     assert size_of(tmp_path / "nothing") == 0
+
+
+# Deletes as a user whom permissions bind.
+AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from bilt_mcp.engine import housekeeping
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+folder = Path(sys.argv[1])
+(folder / "cache" / "module").mkdir(parents=True)
+(folder / "cache" / "module" / "file.go").write_text("package a")
+(folder / "cache" / "out").symlink_to(folder.parent / "kept", target_is_directory=True)
+(folder / "cache" / "module").chmod(0o500)
+(folder / "cache").chmod(0o500)
+housekeeping._delete(folder)
+"""
+
+
+def test_read_only_folders_are_deleted_too_and_nothing_behind_a_link_is_touched() -> None:
+    with tempfile.TemporaryDirectory(prefix="bilt-test-") as made:
+        public = Path(made)
+        public.chmod(0o777)
+        (public / "kept").mkdir(mode=0o555)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, str(public / "run")], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert not (public / "run").exists()
+        assert stat.S_IMODE((public / "kept").stat().st_mode) == 0o555

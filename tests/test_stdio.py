@@ -17,6 +17,7 @@ from mcp.client.stdio import StdioServerParameters
 
 from bilt_mcp.server.__main__ import main
 from bilt_mcp.state import VERSION
+from bilt_mcp.state.driver import WAL_RESET_BUG
 
 from .support.agents import Agent
 from .support.places import Place, open_place
@@ -298,6 +299,7 @@ def test_it_tells_its_version(shared_place: Place) -> None:
     assert re.match(
         rf"bilt-mcp {re.escape(VERSION)} \(MCP SDK 2\.\S+, SQLite 3\.\S+, ", done.stdout
     )
+    assert ("has the WAL-reset bug" in done.stdout) is WAL_RESET_BUG
 
 
 def test_it_tells_how_to_call_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,3 +170,16 @@ async def test_what_is_kept_beside_the_store_is_forgotten_only_when_it_was_prune
     assert await scene.store.workflow_status(subject.workflow_id) is Status.COMPLETED
     with pytest.raises(ProjectNotFound):
         await scene.store.project(ME, subject.workflow_id)
+
+
+async def test_a_replaced_worker_deletes_nothing_and_is_told_that_nothing_is_left(
+    scene: Scene, clock: ManualClock
+) -> None:
+    subject = await scene.subject(Kind.COMPLETED)
+    clock.go_on(DAY)
+    replaced = await scene.epoch()
+    assert await scene.store.hide_old(replaced, clock.now()) == 1
+    epoch = await scene.store.take_over(PROCESS, "1")
+    assert not await scene.store.delete_hidden(replaced)
+    assert await scene.store.delete_hidden(epoch)
+    assert await is_gone(scene.store, subject)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from bilt_mcp.engine import LocalEngine
 from bilt_mcp.state import CannotCancel, FailureCode, SqliteStore, Status
+from bilt_mcp.state.driver import WAL_RESET_BUG
 
 from .support.builds import ME, Build, build_in
 from .support.hostile import alive, command, end
@@ -192,3 +194,15 @@ async def test_a_worker_works_without_its_bell_too(build: Build) -> None:
     build.declare("[[step]]\nname = 'a'\nrun = 'true'\n")
     await build.start()
     assert (await build.ended()).status == "completed"
+
+
+async def test_only_its_user_can_reach_a_workers_socket_and_its_log_tells_of_a_known_bug(
+    build: Build,
+) -> None:
+    build.declare("[[step]]\nname = 'a'\nrun = 'true'\n")
+    await build.start()
+    await build.ended()
+    control = build.location.control
+    mode = control.stat().st_mode
+    assert (stat.S_ISSOCK(mode), stat.S_IMODE(mode)) == (True, 0o600)
+    assert ("has the WAL-reset bug" in build.location.worker_log.read_text()) is WAL_RESET_BUG

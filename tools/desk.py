@@ -39,9 +39,10 @@ class Engine(Protocol):
         """
         ...
 
-    async def wake(self) -> None:
+    async def wake(self, *, news: bool = True) -> None:
         """See to it that a worker looks at the store: start one when none is alive.
 
+        Without `news` for it, that it was alive a moment ago is enough.
         Never raises: a workflow is durable, and whoever asks next tries again.
         """
         ...

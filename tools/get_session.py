@@ -42,7 +42,7 @@ async def bilt_get_session(
     else:
         session = await desk.store.latest_session(desk.account, project_id or desk.project.id)
     if needs_worker(session):
-        await desk.engine.wake()
+        await desk.engine.wake(news=False)
     known = session.revision if after_revision == UNSET else after_revision
     if wait_seconds and session.revision <= known:
         session = await wait_until(desk, session.id, lambda now: now.revision > known, wait_seconds)

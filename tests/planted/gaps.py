@@ -237,4 +237,22 @@ PLANTS: tuple[Plant, ...] = (
         '"".join(ch for ch in said if ch.isprintable())[:MAX_NAME]',
         "said[:MAX_NAME]",
     ),
+    plant(
+        "gap: a replaced worker deletes for ever",
+        within(
+            "state/sqlite_prune.py",
+            "test_store_prune.py::test_a_replaced_worker_deletes_nothing_and_is_told_that_nothing_is_left",
+        ),
+        "if row is None or not self._fenced(c, epoch):\n            return False",
+        "if row is None or not self._fenced(c, epoch):\n            return True",
+    ),
+    plant(
+        "gap: read-only folders stay for ever",
+        within(
+            "engine/housekeeping.py",
+            "test_housekeeping.py::test_read_only_folders_are_deleted_too_and_nothing_behind_a_link_is_touched",
+        ),
+        "os.chmod(inner, 0o700)",
+        "os.chmod(inner, 0o500)",
+    ),
 )

@@ -64,7 +64,7 @@ class StillEngine(LocalEngine):
 
     wakes = 0
 
-    async def wake(self) -> None:
+    async def wake(self, *, news: bool = True) -> None:
         self.wakes += 1
 
 
