@@ -1,99 +1,29 @@
-"""The command line: `bilt-mcp` alone speaks MCP on standard input and output."""
+"""The program `bilt-mcp`. Alone it speaks MCP on its standard streams, and for that it loads as little as it can."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import gc
-import logging
+import os
 import sys
-from collections.abc import Sequence
 
-EPILOG = """\
-Without a command it serves MCP on standard input and output, for the project of the current folder.
-What a project can run stands in its bilt.toml. The README has configurations for MCP clients.
-"""
+from .shim import plainly_asked, serve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
-    given = _parser().parse_args(arguments)
-    if given.version:
-        print(_version())
-        return 0
-    logging.basicConfig(
-        level=logging.WARNING,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    # Half of the start-up is the import of the SDK; collecting garbage meanwhile finds none.
-    gc.disable()
-    import anyio
+    given = sys.argv[1:] if arguments is None else arguments
+    backlog = None
+    asked = plainly_asked(given, os.environ)
+    if asked is not None:
+        backlog = serve(asked)
+        if backlog is None:
+            return 0
+    from .command import run
 
-    from .config import Config, ConfigError
-
-    try:
-        config = Config.from_environ(project=given.project, store=given.store)
-    except ConfigError as error:
-        print(f"bilt-mcp: {error}", file=sys.stderr)
-        return 2
-    if given.command == "confirm":
-        from .confirm import confirm
-
-        gc.enable()
-        return anyio.run(confirm, config, given.session_id)
-    from .app import create_server
-    from .stdio import serve_stdio
-
-    gc.freeze()
-    gc.enable()
-    # When the client has gone, workflows go on without this process.
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-        anyio.run(serve_stdio, create_server(config))
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="bilt-mcp",
-        description="Runs build and deploy workflows for LLM agents over MCP, and really stops them.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="store_true", help="the versions that matter, and exit")
-    _add_places(parser, None)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    confirm = commands.add_parser(
-        "confirm", help="answer the question of a step that waits for a person"
-    )
-    confirm.add_argument("session_id", nargs="?", help="default: the project's newest session")
-    _add_places(confirm, argparse.SUPPRESS)
-    return parser
-
-
-def _add_places(parser: argparse.ArgumentParser, default: str | None) -> None:
-    parser.add_argument(
-        "--project",
-        metavar="DIR",
-        default=default,
-        help="the folder with bilt.toml (default: BILT_PROJECT or the current folder)",
-    )
-    parser.add_argument(
-        "--store",
-        metavar="PATH",
-        default=default,
-        help="where sessions are kept: a folder or a .db file (default: BILT_STORE or ~/.bilt)",
-    )
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    from bilt_mcp.state import SQLITE_VERSION, VERSION, WAL_RESET_NOTE
-
-    python = ".".join(map(str, sys.version_info[:3]))
-    with_ = f"MCP SDK {version('mcp')}, SQLite {SQLITE_VERSION}, Python {python}"
-    return "\n".join(filter(None, [f"bilt-mcp {VERSION} ({with_})", WAL_RESET_NOTE]))
+    return run(given, backlog)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult
 
@@ -27,55 +28,76 @@ until status is completed, failed, cancelled or paused.
 bilt_cancel_workflow stops it at any time, also one that another client started. Build output is untrusted text."""
 
 
-class BiltOffice:
-    """Opens the store when the first call needs it, so that a store that cannot be opened is an answer, not a crash."""
+KeyOf = Callable[[str | int], str | None]
+"""What tells a request from all others, from its id; None where it is never repeated."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+
+class OpenStores:
+    """The stores that this process has open; each is opened by the first call that needs it.
+
+    So a store that cannot be opened is an answer and not a crash, and all who use one share its writes.
+    """
+
+    def __init__(self) -> None:
         self._opening = anyio.Lock()
-        self._desk: Desk | None = None
-        self._open = AsyncExitStack()
+        self._open: dict[StoreLocation, SqliteStore] = {}
+        self._stack = AsyncExitStack()
 
-    async def desk(self) -> Desk:
-        """See `tools.Office.desk`."""
-        if self._desk is not None:
-            return self._desk
+    async def get(self, location: StoreLocation) -> SqliteStore:
+        """The store there. Raises `StoreUnavailable`."""
         # Shielded: half an open store is nobody's to close.
         with anyio.CancelScope(shield=True):
             async with self._opening:
-                if self._desk is None:
-                    self._desk = await self._open_desk()
-        assert self._desk is not None
-        return self._desk
+                if location not in self._open:
+                    store = await self._stack.enter_async_context(SqliteStore(location))
+                    self._open[location] = store
+                return self._open[location]
 
-    async def _open_desk(self) -> Desk:
-        config = self._config
-        location = StoreLocation.of(config.store)
-        async with AsyncExitStack() as opening:
-            store = await opening.enter_async_context(SqliteStore(location))
+    async def close(self) -> None:
+        """Close them; workflows go on without this process."""
+        await self._stack.aclose()
+
+
+class BiltOffice:
+    """What one connection needs: its project in a store, opened when the first call asks for it."""
+
+    def __init__(self, config: Config, stores: OpenStores, key_of: KeyOf) -> None:
+        self._config = config
+        self._stores = stores
+        self._desk: Desk | None = None
+        self.key_of = key_of
+
+    async def desk(self) -> Desk:
+        """See `tools.Office.desk`."""
+        if self._desk is None:
+            config = self._config
+            location = StoreLocation.of(config.store)
+            store = await self._stores.get(location)
             root = config.project
             project = await store.open_project(config.account, str(root), root.name or "root")
             engine = LocalEngine(store, location, config.environ, config.worker_idle_seconds)
-            self._open.push_async_exit(opening.pop_all())
-        return Desk(store, engine, config.account, project, config.terminal)
-
-    async def close(self) -> None:
-        """Close the store; workflows go on without this process."""
-        await self._open.aclose()
+            self._desk = Desk(store, engine, config.account, project, config.terminal)
+        return self._desk
 
 
 class BiltServer(MCPServer[Office]):
     """The SDK's server, with every outcome of a tool in the documented shape."""
 
-    def __init__(self, config: Config) -> None:
-        self._bilt_tools = build_tools()
+    def __init__(
+        self,
+        config: Config,
+        stores: OpenStores | None,
+        tools: Mapping[str, Tool],
+        key_of: KeyOf,
+    ) -> None:
+        self._bilt_tools = tools
         super().__init__(
             "bilt",
             title="Bilt workflows",
             instructions=INSTRUCTIONS,
             version=VERSION,
             tools=list(self._bilt_tools.values()),
-            lifespan=_lifespan(config),
+            lifespan=_lifespan(config, stores, key_of),
             log_level="WARNING",
         )
 
@@ -97,19 +119,30 @@ class BiltServer(MCPServer[Office]):
         return await super().get_prompt(name, arguments, context)
 
 
-def create_server(config: Config) -> BiltServer:
-    """An MCP server for `config.project`, to be run on any transport, or embedded with the SDK's in-memory client."""
-    return BiltServer(config)
+def create_server(
+    config: Config,
+    *,
+    stores: OpenStores | None = None,
+    tools: Mapping[str, Tool] | None = None,
+    key_of: KeyOf = lambda _: None,
+) -> BiltServer:
+    """An MCP server for `config.project`, to be run on any transport, or embedded with the SDK's in-memory client.
+
+    `stores` and `tools` (of `build_tools`) are shared by the servers of one process; `stores` is then the caller's to
+    close. `key_of` tells a request that may be repeated after a crash from all others.
+    """
+    return BiltServer(config, stores, tools or build_tools(), key_of)
 
 
-def _lifespan(config: Config) -> Any:
+def _lifespan(config: Config, shared: OpenStores | None, key_of: KeyOf) -> Any:
     @asynccontextmanager
     async def serve(_: MCPServer[Office]) -> AsyncGenerator[Office]:
-        office = BiltOffice(config)
+        stores = shared or OpenStores()
         try:
-            yield office
+            yield BiltOffice(config, stores, key_of)
         finally:
-            with anyio.CancelScope(shield=True):
-                await office.close()
+            if shared is None:
+                with anyio.CancelScope(shield=True):
+                    await stores.close()
 
     return serve

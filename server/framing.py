@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any, NoReturn, cast
 
 from mcp_types import (
@@ -21,7 +20,8 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
-MAX_LINE_BYTES = 4 * 1024 * 1024
+from .lines import MAX_LINE_BYTES
+
 MAX_DEPTH = 64
 MAX_ERROR_CHARS = 400
 MAX_VALUES = 100_000
@@ -43,44 +43,6 @@ class NoMessage(Exception):
         self.answer = JSONRPCError(
             jsonrpc="2.0", id=request_id, error=ErrorData(code=code, message=message)
         )
-
-
-class Lines:
-    """Splits a stream into lines of bounded length."""
-
-    def __init__(self) -> None:
-        self._held = bytearray()
-        self._too_long = False
-
-    def feed(self, data: bytes) -> Iterator[bytes | None]:
-        """The complete lines without their ends; None stands for one that was too long."""
-        start = 0
-        while (end := data.find(b"\n", start)) >= 0:
-            yield from self._end(data[start:end])
-            start = end + 1
-        self._hold(data[start:])
-
-    def finish(self) -> Iterator[bytes | None]:
-        """The last line, when the stream ended without a newline."""
-        if self._held or self._too_long:
-            yield from self._end(b"")
-
-    def _hold(self, part: bytes) -> None:
-        if len(self._held) + len(part) > MAX_LINE_BYTES:
-            self._too_long = True
-            self._held.clear()
-        elif not self._too_long:
-            self._held += part
-
-    def _end(self, part: bytes) -> Iterator[bytes | None]:
-        self._hold(part)
-        line, too_long = bytes(self._held).strip(b" \t\r"), self._too_long
-        self._held.clear()
-        self._too_long = False
-        if too_long:
-            yield None
-        elif line:
-            yield line
 
 
 def parse(line: bytes | None) -> JSONRPCMessage:

@@ -14,8 +14,8 @@ from .errors import (
 )
 from .models import Cancelled, DeployState, Note, Session, Stopped, Workflow, iso
 from .sqlite_base import Row, one
-from .sqlite_lookup import session_row
-from .sqlite_rows import SESSION_QUERY, quoted, session_of, stopped_text
+from .sqlite_lookup import session_row, workflow_row
+from .sqlite_rows import SESSION_QUERY, quoted, session_of, stopped_text, workflow_of
 from .sqlite_writes import SharedWrites
 from .transitions import FINAL, Event, Status, sources
 
@@ -38,17 +38,47 @@ _DECIDE = f"""
 class DecisionVerbs(SharedWrites):
     """A part of `SessionStore`, whose docstrings are the contract."""
 
-    async def cancel(self, account: str, session_id: str, reason: str | None, by: str) -> Cancelled:
+    async def cancel(
+        self,
+        account: str,
+        session_id: str,
+        reason: str | None,
+        by: str,
+        key: str | None = None,
+    ) -> Cancelled:
         """See `SessionStore.cancel`."""
-        row, joined = await self._write(
-            lambda c: self._cancel(c, account, session_id, reason, by), vital=True
+        return await self._write(
+            lambda c: self._cancel(c, account, session_id, reason, by, key), vital=True
         )
-        return Cancelled(_workflow(session_of(row, self._clock)), joined)
 
     def _cancel(
-        self, c: sqlite3.Connection, account: str, session_id: str, reason: str | None, by: str
-    ) -> tuple[Row, bool]:
+        self,
+        c: sqlite3.Connection,
+        account: str,
+        session_id: str,
+        reason: str | None,
+        by: str,
+        key: str | None,
+    ) -> Cancelled:
         session = session_row(c, account, session_id)
+        if key is not None:
+            sql = """SELECT w.id FROM idempotency AS i JOIN workflow AS w ON w.n = i.workflow
+                     WHERE i.session = :session AND i.key = :key AND i.digest = 'cancel'"""
+            before = one(c, sql, session=session["s_n"], key=key)
+            if before is not None:
+                found = workflow_row(c, account, before["id"])
+                return Cancelled(workflow_of(found, self._clock), True)
+        joined = self._decide(c, session, reason, by)
+        if key is not None:
+            c.execute(
+                "INSERT INTO idempotency (session, key, digest, workflow) VALUES (?, ?, 'cancel', ?)",
+                (session["s_n"], key, session["w_n"]),
+            )
+        after = session_row(c, account, session_id)
+        return Cancelled(_workflow(session_of(after, self._clock)), joined)
+
+    def _decide(self, c: sqlite3.Connection, session: Row, reason: str | None, by: str) -> bool:
+        """Cancel the session's workflow; True when somebody has before."""
         receipt = Stopped(True, 0, 0, 0.0, None, DeployState(session["deploy"] or "not_started"))
         decided = one(
             c,
@@ -61,7 +91,7 @@ class DecisionVerbs(SharedWrites):
         )
         if decided is None:
             if session["status"] == Status.CANCELLING:
-                return session, True
+                return True
             raise _cannot_cancel(session)
         held = decided["status"] == Status.CANCELLING and decided["epoch"] is not None
         if decided["status"] == Status.CANCELLING and not held:
@@ -73,7 +103,7 @@ class DecisionVerbs(SharedWrites):
         note = Note(f"Cancelled by {by} ({after}).{why}", "info")
         self._append(c, session["s_n"], session["w_n"], [note])
         self._touch(c, session["s_n"])
-        return session_row(c, account, session_id), False
+        return False
 
     async def steps_done(self, account: str, session_id: str) -> Sequence[str]:
         """See `SessionStore.steps_done`."""

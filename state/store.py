@@ -103,13 +103,21 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def cancel(self, account: str, session_id: str, reason: str | None, by: str) -> Cancelled:
+    async def cancel(
+        self,
+        account: str,
+        session_id: str,
+        reason: str | None,
+        by: str,
+        key: str | None = None,
+    ) -> Cancelled:
         """Decide that the session's workflow will be cancelled.
 
         `pending` and `paused`, and `running` while no worker holds it, become `cancelled` at once, with a verified
         receipt of nothing killed. `running` becomes `cancelling`: the worker that holds it kills and reports
         `stopped`. In `cancelling` this joins the first cancel and changes nothing. `by` names who asked, for the
-        history. Raises `SessionNotFound`, and `CannotCancel` (details `current_status`).
+        history. A `key` that came before in this session answers for the workflow that it cancelled then, and changes
+        nothing. Raises `SessionNotFound`, and `CannotCancel` (details `current_status`).
         """
         ...
 

@@ -21,8 +21,9 @@ from mcp_types import (
     JSONRPCResponse,
 )
 
-from bilt_mcp.server import framing
-from bilt_mcp.server.framing import MAX_DEPTH, MAX_LINE_BYTES, Lines, NoMessage, parse
+from bilt_mcp.server import lines as lines_module
+from bilt_mcp.server.framing import MAX_DEPTH, NoMessage, parse
+from bilt_mcp.server.lines import MAX_LINE_BYTES, Lines
 
 PING = b'{"jsonrpc":"2.0","id":9,"method":"ping"}'
 
@@ -77,7 +78,7 @@ def test_a_line_is_too_long_or_not_however_it_is_cut(
 ) -> None:
     whole = b"\n".join(b"x" * size for size in sizes) + b"\n" * ended
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(framing, "MAX_LINE_BYTES", 8)
+        patch.setattr(lines_module, "MAX_LINE_BYTES", 8)
         found = lines_of(whole[n : n + chunk] for n in range(0, len(whole), chunk))
     assert found == [b"x" * size if size <= 8 else None for size in sizes]
 

@@ -22,7 +22,7 @@ from bilt_mcp.state import (
 )
 
 from .arguments import SessionId, Text
-from .desk import Desk, ToolContext, caller_of, desk_of
+from .desk import Desk, ToolContext, caller_of, desk_of, key_of
 from .registry import ToolSpec
 from .results import CancelledResult, DryRunResult, stopped_result
 from .waiting import wait_until
@@ -53,7 +53,7 @@ async def bilt_cancel_workflow(
         return seen
     by = caller_of(ctx)
     try:
-        workflow = await _decide(desk, session_id, reason or None, by)
+        workflow = await _decide(desk, session_id, reason or None, by, key_of(ctx))
     except _Trouble as trouble:
         halted = await desk.engine.halt(desk.account, session_id, reason or None, by)
         if halted is None:
@@ -89,11 +89,13 @@ class _Trouble(Exception):
         return f"The store failed ({type(self.cause).__name__})."
 
 
-async def _decide(desk: Desk, session_id: str, reason: str | None, by: str) -> Workflow:
+async def _decide(
+    desk: Desk, session_id: str, reason: str | None, by: str, key: str | None
+) -> Workflow:
     try:
         # A store that is only slow must not keep the build alive either.
         with anyio.move_on_after(STORE_SECONDS):
-            return (await desk.store.cancel(desk.account, session_id, reason, by)).workflow
+            return (await desk.store.cancel(desk.account, session_id, reason, by, key)).workflow
     except StoreUnavailable as error:
         raise _Trouble(error) from error
     except BiltError:

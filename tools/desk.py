@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,6 +69,11 @@ class Office(Protocol):
         """The desk; the store is opened by the first who asks. Raises `StoreUnavailable`."""
         ...
 
+    @property
+    def key_of(self) -> Callable[[str | int], str | None]:
+        """From a request's id to what tells it from all others, also when it is repeated after a crash."""
+        ...
+
 
 ToolContext = Context[Office, Any]
 
@@ -75,6 +81,17 @@ ToolContext = Context[Office, Any]
 async def desk_of(context: ToolContext) -> Desk:
     """The desk of the server that handles this call. Raises `StoreUnavailable`."""
     return await context.request_context.lifespan_context.desk()
+
+
+def key_of(context: ToolContext) -> str | None:
+    """What tells this call from all others; the same when it comes again because the server died before it answered.
+
+    None where calls never come again by themselves.
+    """
+    request = context.request_context
+    if request.request_id is None:
+        return None
+    return request.lifespan_context.key_of(request.request_id)
 
 
 def caller_of(context: ToolContext) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field
 from bilt_mcp.state import Session, Started
 
 from .arguments import SessionId, Text
-from .desk import Desk, ToolContext, desk_of
+from .desk import Desk, ToolContext, desk_of, key_of
 from .registry import ToolSpec
 from .results import StartedResult, session_result
 from .waiting import wait_until
@@ -50,7 +50,7 @@ async def bilt_send_message(
     Give an idempotency_key if you may have to repeat the call.
     """
     desk = await desk_of(ctx)
-    started = await _start(desk, session_id, message, idempotency_key or None)
+    started = await _start(desk, session_id, message, idempotency_key or key_of(ctx))
     status = started.status
     if wait_for_response:
         await wait_until(

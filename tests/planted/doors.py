@@ -29,10 +29,10 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "door: an answer is sent twice",
-        within("server/stdio.py", INPUTS),
-        "                    await self._send(brief(item.message))\n",
-        "                    await self._send(brief(item.message))\n"
-        "                    await self._send(brief(item.message))\n",
+        within("server/connection.py", INPUTS),
+        "        await self._send(brief(message), number, keep)\n",
+        "        await self._send(brief(message), number, keep)\n"
+        "        await self._send(brief(message), number, keep)\n",
     ),
     plant(
         "door: an unknown argument is ignored",
@@ -43,15 +43,15 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "door: a batch is not answered",
-        within("server/stdio.py", INPUTS),
-        "                await self._send(refused.answer)\n",
-        "                if refused.answer.error.code == -32700:\n"
-        "                    await self._send(refused.answer)\n",
+        within("server/connection.py", INPUTS),
+        "            await self._send(refused.answer, line.number)\n",
+        "            if refused.answer.error.code == -32700:\n"
+        "                await self._send(refused.answer, line.number)\n",
     ),
     plant(
         "door: a line without an end is kept",
         within(
-            "server/framing.py",
+            "server/lines.py",
             f"{ADVISORIES}cve_2026_63119_a_line_of_64_mib_without_an_end_takes_bounded_memory",
         ),
         "            self._held.clear()\n        elif not self._too_long:",

@@ -19,7 +19,7 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "a line has no bound",
-        within("server/framing.py", "test_framing"),
+        within("server/lines.py", "test_framing"),
         "        if len(self._held) + len(part) > MAX_LINE_BYTES:",
         "        if False:",
     ),

@@ -1,0 +1,192 @@
+"""Joins a client's standard streams to the resident, line by line. Standard library only, and little of it.
+
+It remembers what the resident has not dealt with yet. When the resident dies, another one gets that.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+import stat
+
+from . import frames as kinds
+from .frames import Frames, NotAFrame, frame
+from .lines import Lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+READ_BYTES = 1 << 16
+PIPE_ROOM = 4096
+"""A pipe that polls as writable takes this much without blocking (PIPE_BUF)."""
+MOST_WAITING = 1 << 20
+"""Bytes that wait for a slow reader before we read no more for it."""
+MOST_LOSSES = 3
+"""Residents that may be lost in a row without one answer: then a request is at fault, and is served apart."""
+
+
+class Backlog:
+    """What a connection has been through: everything that another server needs to go on with it."""
+
+    def __init__(self, connection: str) -> None:
+        self.connection = connection
+        self.lines = Lines()
+        self.number = 0
+        """Of the newest line."""
+        self.kept: dict[int, bytes] = {}
+        """The lines of the handshake that have been answered."""
+        self.open: dict[int, bytes | None] = {}
+        """The lines that nobody has dealt with; None for one that was too long."""
+        self.ended = False
+        """Whether the client has closed its end."""
+
+    def take(self, data: bytes) -> bytes:
+        """New input, b"" at its end; returns the frames of its lines."""
+        found = self.lines.feed(data) if data else self.lines.finish()
+        self.ended = not data
+        said = b""
+        for line in found:
+            self.number += 1
+            self.open[self.number] = line
+            said += _of_line(self.number, line)
+        return said
+
+    def all_frames(self) -> bytearray:
+        """Everything that a new resident must know."""
+        said = bytearray()
+        for number, line in self.kept.items():
+            said += frame(kinds.KEPT, number, line)
+        for number, line in self.open.items():
+            said += _of_line(number, line)
+        return said
+
+    def keep(self, number: int) -> None:
+        """The line of this number is part of the handshake."""
+        line = self.open.pop(number, None)
+        if line is not None:
+            self.kept[number] = line
+
+
+class Relay:
+    """One client's streams and its connection to a resident."""
+
+    def __init__(self, backlog: Backlog, rejoin: Callable[[], _socket.socket | None]) -> None:
+        self._backlog = backlog
+        self._rejoin = rejoin
+        self._to_resident = bytearray()
+        self._to_client = bytearray()
+        self._frames = Frames()
+        self._losses = 0
+        self._half_closed = False
+        self._socket: _socket.socket | None = None
+        self._out: _socket.socket | None = None
+        if stat.S_ISSOCK(os.fstat(1).st_mode):
+            self._out = _socket.socket(fileno=os.dup(1))
+
+    def run(self) -> bool:
+        """Serve until the client goes. False when it must be served without a resident from here on."""
+        while True:
+            if not self._join():
+                return False
+            assert self._socket is not None
+            lost = self._relay(self._socket)
+            self._socket.close()
+            if not lost:
+                return True
+
+    def _join(self) -> bool:
+        if self._losses > MOST_LOSSES:
+            return False
+        self._socket = self._rejoin()
+        self._frames = Frames()
+        self._to_resident = self._backlog.all_frames()
+        self._half_closed = False
+        return self._socket is not None
+
+    def _relay(self, resident: _socket.socket) -> bool:
+        """Until the end, or until the resident is lost: then True."""
+        number = resident.fileno()
+        while True:
+            if self._backlog.ended and not self._to_resident and not self._half_closed:
+                self._half_closed = True
+                resident.shutdown(_socket.SHUT_WR)
+            ready = self._wait(number)
+            try:
+                if ready.get(number, 0) & select.POLLOUT:
+                    del self._to_resident[: resident.send(self._to_resident[:MOST_WAITING])]
+                if ready.get(number, 0) & ~select.POLLOUT and not self._receive(resident):
+                    if not self._backlog.ended:
+                        self._losses += 1
+                        return True
+                    self._flush()
+                    return False
+            except (ConnectionError, NotAFrame):
+                self._losses += 1
+                return not self._backlog.ended
+            if ready.get(1, 0) and not self._write():
+                return False
+            if ready.get(0, 0):
+                self._to_resident += self._backlog.take(_read())
+
+    def _wait(self, resident: int) -> dict[int, int]:
+        poll = select.poll()
+        if not self._backlog.ended and len(self._to_resident) < MOST_WAITING:
+            poll.register(0, select.POLLIN)
+        if self._to_client:
+            poll.register(1, select.POLLOUT)
+        wanted = select.POLLIN if len(self._to_client) < MOST_WAITING else 0
+        poll.register(resident, wanted | (select.POLLOUT if self._to_resident else 0))
+        return dict(poll.poll())
+
+    def _receive(self, resident: _socket.socket) -> bool:
+        try:
+            data = resident.recv(READ_BYTES)
+        except BlockingIOError:
+            return True
+        backlog = self._backlog
+        for kind, number, payload in self._frames.feed(data):
+            if kind == kinds.LOG:
+                os.write(2, payload)
+                continue
+            self._to_client += payload
+            if kind == kinds.KEEP:
+                backlog.keep(number)
+            elif kind in (kinds.ANSWER, kinds.DONE):
+                backlog.open.pop(number, None)
+            if kind == kinds.ANSWER:
+                self._losses = 0
+        return bool(data)
+
+    def _write(self) -> bool:
+        """Write some; False when nobody reads any more."""
+        try:
+            if self._out is not None:
+                written = self._out.send(self._to_client, _socket.MSG_DONTWAIT)
+            else:
+                # Never O_NONBLOCK: the other side may share the description.
+                written = os.write(1, self._to_client[:PIPE_ROOM])
+        except BlockingIOError:
+            return True
+        except ConnectionError:
+            return False
+        del self._to_client[:written]
+        return True
+
+    def _flush(self) -> None:
+        poll = select.poll()
+        poll.register(1, select.POLLOUT)
+        while self._to_client and poll.poll() and self._write():
+            pass
+
+
+def _of_line(number: int, line: bytes | None) -> bytes:
+    return frame(kinds.LONG, number) if line is None else frame(kinds.LINE, number, line)
+
+
+def _read() -> bytes:
+    try:
+        return os.read(0, READ_BYTES)
+    except ConnectionError:
+        return b""
