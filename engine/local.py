@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 
 from bilt_mcp.state import (
+    IDLE_SECONDS,
     DeployState,
     Halted,
     InvalidWorkflowFile,
@@ -41,7 +42,6 @@ from .workflow_file import load
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS = 60.0
 ANSWER_SECONDS = 0.25
 ASK_SECONDS = 1.0
 """How often those who merely look ask whether the worker lives: that costs as much as the look."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from mcp.server.mcpserver import Context, MCPServer
@@ -12,11 +12,13 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult
 
-from bilt_mcp.engine import LocalEngine
-from bilt_mcp.state import VERSION, SqliteStore, StoreLocation
+from bilt_mcp.state import VERSION, StoreLocation
 from bilt_mcp.tools import Desk, Office, build_tools, call
 
 from .config import Config
+
+if TYPE_CHECKING:
+    from bilt_mcp.state import SqliteStore
 
 INSTRUCTIONS = """\
 Runs the build and deploy workflows that this project declares in bilt.toml, and really stops them.
@@ -49,9 +51,12 @@ class OpenStores:
         with anyio.CancelScope(shield=True):
             async with self._opening:
                 if location not in self._open:
+                    # Here, because the list of tools is told without it, and sooner.
+                    from bilt_mcp.state import SqliteStore
+
                     store = await self._stack.enter_async_context(SqliteStore(location))
                     self._open[location] = store
-                return self._open[location]
+        return self._open[location]
 
     async def close(self) -> None:
         """Close them; workflows go on without this process."""
@@ -70,6 +75,8 @@ class BiltOffice:
     async def desk(self) -> Desk:
         """See `tools.Office.desk`."""
         if self._desk is None:
+            from bilt_mcp.engine import LocalEngine
+
             config = self._config
             location = StoreLocation.of(config.store)
             store = await self._stores.get(location)

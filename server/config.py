@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bilt_mcp.engine import IDLE_SECONDS
+from bilt_mcp.state import IDLE_SECONDS
 
 LOCAL_ACCOUNT = "local"
 """The account of this machine's user: what stdio, the terminal and the local pages act as."""

@@ -129,8 +129,8 @@ class Connection:
         # What its sender has cancelled is never answered.
         if message.method == "notifications/cancelled":
             request_id = (message.params or {}).get("requestId")
-            known = isinstance(request_id, str | int) and request_id in self._open
-            if known and (number := self._open.pop(request_id)):
+            if isinstance(request_id, str | int) and request_id in self._open:
+                number = self._open.pop(request_id)
                 self._answered.set()
                 await self._end.done(number)
 

@@ -102,9 +102,12 @@ class _Search:
         while time.monotonic() < deadline:
             connection = self._connect()
             if connection is not None:
-                if is_ours(connection) and (welcome := self._greet(connection)) is not None:
-                    return connection if welcome else None
+                welcome = self._greet(connection) if is_ours(connection) else False
+                if welcome:
+                    return connection
                 connection.close()
+                if welcome is False:
+                    return None
             if not self._start():
                 return None
             time.sleep(LOOK_SECONDS)

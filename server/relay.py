@@ -56,8 +56,8 @@ class Backlog:
     def all_frames(self) -> bytearray:
         """Everything that a new resident must know."""
         said = bytearray()
-        for number, line in self.kept.items():
-            said += frame(kinds.KEPT, number, line)
+        for number, kept in self.kept.items():
+            said += frame(kinds.KEPT, number, kept)
         for number, line in self.open.items():
             said += _of_line(number, line)
         return said

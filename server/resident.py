@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _seconds(idle: str) -> float:
-    from .config import IDLE_SECONDS
+    from bilt_mcp.state import IDLE_SECONDS
 
     try:
         return min(max(float(idle), 0.0), 86_400.0)

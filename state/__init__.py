@@ -1,7 +1,11 @@
-"""The rules and the store: the state machine, what is kept, and where. Knows no protocol and no process."""
+"""The rules and the store: the state machine, what is kept, and where. Knows no protocol and no process.
+
+The store itself is loaded when it is used: a client's first answer, the list of tools, needs none.
+"""
+
+from typing import TYPE_CHECKING
 
 from .clock import Clock, SystemClock, boot_id
-from .driver import SQLITE_VERSION, WAL_RESET_NOTE
 from .errors import (
     BiltError,
     CannotCancel,
@@ -51,16 +55,20 @@ from .models import (
     iso,
 )
 from .settings import StoreSettings
-from .sqlite import SqliteStore
 from .store import SessionStore
 from .transitions import ACTIVE, CANCELLABLE, FINAL, IDLE, TRANSITIONS, Event, Status, sources
-from .version import VERSION
+from .version import IDLE_SECONDS, VERSION
+
+if TYPE_CHECKING:
+    from .driver import SQLITE_VERSION, WAL_RESET_NOTE
+    from .sqlite import SqliteStore
 
 __all__ = [
     "ACTIVE",
     "CANCELLABLE",
     "FINAL",
     "IDLE",
+    "IDLE_SECONDS",
     "SQLITE_VERSION",
     "TRANSITIONS",
     "VERSION",
@@ -119,3 +127,11 @@ __all__ = [
     "iso",
     "sources",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import driver, sqlite
+
+    return getattr(sqlite if name == "SqliteStore" else driver, name)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bilt_mcp.engine import IDLE_SECONDS
 from bilt_mcp.server import Config, ConfigError
+from bilt_mcp.state import IDLE_SECONDS
 
 
 @pytest.fixture(autouse=True)

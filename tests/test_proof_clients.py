@@ -56,7 +56,8 @@ class Load:
         async with SqliteStore(self.place.location) as store:
             for n in range(CLIENTS):
                 name = f"client{n:02d}"
-                seat = Seat(neighbour(self.place, name))
+                # Half of them share the resident, half are processes that write for themselves.
+                seat = Seat(neighbour(self.place, name, resident=n % 2 == 0))
                 project = await store.open_project(ME, str(seat.place.project), name)
                 session = (await store.latest_session(ME, project.id)).id
                 agent = Agent(name, seat, session, self.ledger, random.Random(self.random.random()))

@@ -112,7 +112,7 @@ class Fleet:
         self.random = draw
         self.tasks = tasks
         self.ledger = Ledger(place.location.database)
-        self.seats = [Seat(neighbour(place, f"server{n}")) for n in range(SERVERS)]
+        self.seats = [Seat(neighbour(place, f"server{n}", n % 2 == 0)) for n in range(SERVERS)]
         self.writers: dict[int, Process] = {}
         self.starts: list[float] = []
         self.first_starts: list[float] = []

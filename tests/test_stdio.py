@@ -21,7 +21,7 @@ from bilt_mcp.state.driver import WAL_RESET_BUG
 
 from .support.agents import Agent
 from .support.places import Place, open_place
-from .support.places import place as place  # a fixture
+from .support.places import resident as resident  # a fixture
 from .support.rpc import (
     ENVELOPE,
     HANDSHAKE,
@@ -50,8 +50,14 @@ deploy = true
 
 
 @pytest.fixture(scope="module")
-def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Generator[Place]:
-    with open_place(tmp_path_factory.mktemp("shared")) as found:
+def shared_place(resident: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[Place]:
+    with open_place(tmp_path_factory.mktemp("shared"), BILT_RESIDENT=resident) as found:
+        yield found
+
+
+@pytest.fixture
+def place(resident: str, tmp_path: Path) -> Generator[Place]:
+    with open_place(tmp_path, BILT_RESIDENT=resident) as found:
         yield found
 
 

@@ -11,12 +11,13 @@ import pytest
 from .support.agents import UNKNOWN
 from .support.places import Place, open_place
 from .support.places import place as place  # a fixture
+from .support.places import resident as resident  # a fixture
 from .support.rpc import Json, Server, request, structured
 
 
 @pytest.fixture(scope="module")
-def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Generator[Place]:
-    with open_place(tmp_path_factory.mktemp("shared")) as found:
+def shared_place(resident: str, tmp_path_factory: pytest.TempPathFactory) -> Generator[Place]:
+    with open_place(tmp_path_factory.mktemp("shared"), BILT_RESIDENT=resident) as found:
         yield found
 
 

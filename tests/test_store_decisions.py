@@ -104,6 +104,23 @@ async def test_a_second_cancel_joins_the_first_and_changes_nothing(
     assert await told(scene.store, subject) == said
 
 
+@pytest.mark.parametrize("kind", [Kind.PENDING, Kind.RUNNING, Kind.CANCELLING])
+async def test_a_cancel_that_comes_again_answers_for_the_same_workflow_and_hits_no_other(
+    scene: Scene, kind: Kind
+) -> None:
+    subject = await scene.subject(kind)
+    first = await scene.store.cancel(ME, subject.session_id, "why", "me", "a key")
+    if kind is not Kind.PENDING:
+        await scene.store.stopped(subject.claim.epoch, subject.workflow_id, RECEIPT, [])
+    await scene.store.start(ME, subject.session_id, "again", PLAN)
+    before = await scene.look(subject)
+    again = await scene.store.cancel(ME, subject.session_id, "why", "me", "a key")
+    assert (again.workflow.id, again.workflow.status) == (first.workflow.id, Status.CANCELLED)
+    assert await scene.look(subject) == before
+    other = await scene.store.cancel(ME, subject.session_id, "why", "me", "another key")
+    assert other.workflow.id != first.workflow.id
+
+
 @pytest.mark.parametrize(
     ("kind", "status", "words"),
     [

@@ -391,9 +391,10 @@ async def dismiss(place: Place) -> None:
         await anyio.sleep(0.05)
 
 
-def neighbour(place: Place, name: str) -> Place:
+def neighbour(place: Place, name: str, resident: bool = True) -> Place:
     folder = place.project.parent / name
     folder.mkdir()
-    found = replace(place, project=folder)
+    environ = {**place.environ, "BILT_RESIDENT": "1" if resident else "0"}
+    found = replace(place, project=folder, environ=environ)
     found.workflow(STEPS)
     return found

@@ -84,14 +84,34 @@ def open_place(folder: Path, **environ: str) -> Generator[Place]:
         _dismiss(place.location)
 
 
+@pytest.fixture(scope="module", params=["1", "0"], ids=["joined", "alone"])
+def resident(request: pytest.FixtureRequest) -> str:
+    """`BILT_RESIDENT`: served by the process for all clients of the store, and by one of its own."""
+    return str(request.param)
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Generator[Place]:
     with open_place(tmp_path) as found:
         yield found
 
 
+def residents(location: StoreLocation) -> list[int]:
+    """The processes that serve this store's clients."""
+    wanted = {b"bilt_mcp.server.resident", os.fsencode(location.folder)}
+    found: list[int] = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if wanted <= set(Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")):
+                found.append(int(name))
+    return found
+
+
 def _dismiss(location: StoreLocation) -> None:
-    """Stop the store's worker, which stops what it runs; only ever the process that the store names."""
+    """Stop the store's resident, and its worker, which stops what it runs; only ever processes of the store."""
+    for resident in residents(location):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(resident, signal.SIGTERM)
     deadline = time.monotonic() + GONE_SECONDS
     told: tuple[int, int] | None = None
     while is_held(location.lock) or is_held(location.starting):

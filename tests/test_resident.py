@@ -1,0 +1,394 @@
+"""One process serves all clients of a store, each as if it had its own; and it may be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bilt_mcp.server import joining
+from bilt_mcp.server.frames import Frames, NotAFrame, frame, pack, unpack
+from bilt_mcp.server.joining import Asked, folder_of, is_ours
+from bilt_mcp.server.shim import plainly_asked
+from bilt_mcp.state import StoreLocation
+
+from .support.places import Place, is_held, residents
+from .support.places import place as place  # a fixture
+from .support.rpc import HANDSHAKE, PATIENCE, STATELESS, Server, structured
+
+NAMED = '[[step]]\nname = "build"\nrun = "echo it is {}; exit {}"\n'
+LONG = '[[step]]\nname = "build"\nrun = "sleep 1000"\n'
+
+
+def until(reached: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not reached():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.005)
+
+
+def the_resident(place: Place) -> int:
+    (found,) = residents(place.location)
+    return found
+
+
+def kill_resident(place: Place) -> None:
+    """Kill it, and only it; nobody has collected it when this returns."""
+    os.kill(the_resident(place), signal.SIGKILL)
+
+
+def loaded(process: int, library: str) -> bool:
+    """Whether a process has a library's code in its memory."""
+    return library in Path(f"/proc/{process}/maps").read_text("utf-8", "replace")
+
+
+# -- one for all -----------------------------------------------------------------------------------
+
+
+def test_all_clients_of_a_store_are_served_by_one_process_and_load_nothing_themselves(
+    place: Place,
+) -> None:
+    with (
+        Server(place.arguments, place.environ) as one,
+        Server(place.arguments, place.environ) as two,
+    ):
+        session = one.call("bilt_get_session")
+        assert two.call("bilt_get_session") == session
+        assert loaded(the_resident(place), "_pydantic_core")
+        for client in (one, two):
+            assert not loaded(client.process.pid, "_pydantic_core")
+
+
+def test_many_clients_that_come_at_once_start_one_resident(place: Place) -> None:
+    clients = [Server(place.arguments, place.environ, era=STATELESS) for _ in range(8)]
+    asked = [client.send("tools/list") for client in clients]
+    try:
+        for client, number in zip(clients, asked, strict=True):
+            assert client.answer(number)["result"]["tools"]
+        assert the_resident(place)
+    finally:
+        for client in clients:
+            client.__exit__(None, None, None)
+
+
+def test_each_client_has_its_own_project_variables_and_answers(
+    place: Place, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    step = "[[step]]\nname = 'tell'\nrun = 'echo $COLOUR has ${#COLOUR}'\nsecrets = ['COLOUR']\n"
+    for folder in (place.project, other):
+        (folder / "bilt.toml").write_text(step + f"env = {{ WHERE = '{folder.name}' }}\n")
+    arguments = ("--project", str(other), "--store", str(place.store))
+    with (
+        Server(place.arguments, {**place.environ, "COLOUR": "white-and-long"}) as one,
+        Server(arguments, {**place.environ, "COLOUR": "black-and-longer"}) as two,
+        Server(arguments, place.environ) as three,
+    ):
+        found = [client.call("bilt_get_session") for client in (one, two)]
+        assert found[0]["project_id"] != found[1]["project_id"]
+        refused = three.call("bilt_send_message", session_id=found[1]["session_id"], message="x")
+        assert "COLOUR is not set" in refused["details"]["message"]
+        for client, session in zip((one, two), found, strict=True):
+            ids = session["session_id"]
+            client.call("bilt_send_message", session_id=ids, message="x", wait_for_response=True)
+            said = client.call("bilt_get_messages", session_id=ids, variant="log")
+            length = 14 if client is one else 16
+            assert [m["content"] for m in said["messages"]] == [f"[redacted] has {length}"]
+        assert the_resident(place)
+
+
+def test_the_history_names_the_client_that_asked(place: Place) -> None:
+    place.workflow(LONG)
+    with (
+        Server(place.arguments, place.environ) as one,
+        Server(place.arguments, place.environ) as two,
+    ):
+        session_id = one.call("bilt_get_session")["session_id"]
+        one.call("bilt_send_message", session_id=session_id, message="x")
+        assert two.call("bilt_cancel_workflow", session_id=session_id)["stopped"]["verified"]
+        said = one.call("bilt_get_messages", session_id=session_id, variant="info")["messages"]
+    assert any("Cancelled by by-hand 1 " in message["content"] for message in said)
+
+
+def test_it_stays_for_a_client_that_says_nothing_and_goes_when_there_is_none(place: Place) -> None:
+    with Server(place.arguments, place.environ) as client:
+        found = the_resident(place)
+        time.sleep(2.5 * float(place.environ["BILT_WORKER_IDLE"]))  # twice what it waits alone
+        assert residents(place.location) == [found]
+        assert client.ask("ping")["result"] == {}
+    until(lambda: not residents(place.location), "the resident goes")
+    assert not list(place.location.folder.glob("serve-*.sock"))
+
+
+# -- when it is not to be used ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["--no-resident", "BILT_RESIDENT=0"])
+def test_it_can_be_refused(place: Place, how: str) -> None:
+    name, _, value = how.partition("=")
+    arguments = place.arguments if value else (*place.arguments, how)
+    environ = {**place.environ, name: value} if value else place.environ
+    with Server(arguments, environ) as client:
+        assert client.call("bilt_get_session")["status"] == "idle"
+        assert loaded(client.process.pid, "_pydantic_core")
+        assert residents(place.location) == []
+
+
+def test_other_code_is_served_by_another_resident_and_the_old_one_goes_on(
+    place: Place, tmp_path: Path
+) -> None:
+    path = os.pathsep.join(filter(None, [place.environ.get("PYTHONPATH"), str(tmp_path)]))
+    with Server(place.arguments, place.environ) as old:
+        first = the_resident(place)
+        with Server(place.arguments, {**place.environ, "PYTHONPATH": path}) as new:
+            assert new.call("bilt_get_session") == old.call("bilt_get_session")
+            assert len(residents(place.location)) == 2
+            os.kill(first, signal.SIGKILL)
+            assert old.call("bilt_get_session") == new.call("bilt_get_session")
+
+
+def test_code_that_changed_under_a_client_is_not_mixed_with_it(tmp_path: Path) -> None:
+    """A resident that finds other code than was asked for ends, so the client serves itself."""
+    lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    module = [sys.executable, "-m", "bilt_mcp.server.resident", str(tmp_path)]
+    done = subprocess.run([*module, "00000000", str(lock), "1"], pass_fds=[lock], timeout=PATIENCE)
+    os.close(lock)
+    assert done.returncode == 1
+    assert not list(tmp_path.glob("*.sock"))
+
+
+def test_a_folder_into_which_others_can_write_has_none(place: Place) -> None:
+    place.store.mkdir(mode=0o777)
+    place.store.chmod(0o777)
+    with Server(place.arguments, place.environ) as client:
+        assert client.call("bilt_get_session")["status"] == "idle"
+        assert loaded(client.process.pid, "_pydantic_core")
+
+
+def test_a_store_with_a_long_path_has_one_too(place: Place) -> None:
+    store = place.store.parent / ("long" * 30) / "store"
+    environ = {**place.environ, "BILT_STORE": str(store)}
+    location = StoreLocation.of(store)
+    with Server(("--project", str(place.project)), environ) as client:
+        assert client.call("bilt_get_session")["status"] == "idle"
+        (found,) = residents(location)
+    os.kill(found, signal.SIGTERM)
+
+
+def test_something_else_in_the_place_of_its_socket_costs_only_the_time_of_a_start(
+    place: Place,
+) -> None:
+    environ = {**place.environ}
+    with Server(place.arguments, environ) as client:
+        client.ask("ping")
+    until(lambda: not residents(place.location), "the resident goes")
+    (lock,) = place.location.folder.glob("serve-*.lock")
+    lock.with_suffix(".sock").mkdir()
+    with Server(place.arguments, environ) as client:
+        assert client.call("bilt_get_session")["status"] == "idle"
+        assert loaded(client.process.pid, "_pydantic_core")
+
+
+def test_one_that_does_not_answer_is_given_up(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "WELCOME_SECONDS", 0.05)
+    place.store.mkdir(mode=0o700)
+    asked = Asked(str(place.project), str(place.store), dict(place.environ))
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(place.store / f"serve-{asked.identity}.sock"))
+        deaf.listen()
+        assert joining.join(asked) is None
+
+
+def test_a_process_of_another_user_is_none_of_ours() -> None:
+    class Foreign:
+        def getsockopt(self, level: int, option: int, length: int, /) -> bytes:
+            return (1).to_bytes(4, sys.byteorder) + (os.geteuid() + 1).to_bytes(4, sys.byteorder)
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        assert is_ours(ours)
+    assert not is_ours(Foreign())
+
+
+# -- when it is killed -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("era", [HANDSHAKE, STATELESS])
+def test_a_client_sees_only_a_slow_call_when_the_resident_is_killed(place: Place, era: str) -> None:
+    with Server(place.arguments, place.environ, era=era) as client:
+        session_id = client.call("bilt_get_session")["session_id"]
+        waiting = client.start_call("bilt_get_session", session_id=session_id, wait_seconds=3)
+        client.ask("server/discover" if era == STATELESS else "ping")
+        kill_resident(place)
+        assert structured(client.answer(waiting))["session_id"] == session_id
+        kill_resident(place)
+        started = client.call("bilt_send_message", session_id=session_id, message="again")
+        assert started["workflow_started"]
+    answered = [line for line in client.lines if b'"id"' in line]
+    asked = 5 if era == HANDSHAKE else 4
+    assert len(answered) == asked, answered
+    assert client.exit_code() == 0
+
+
+def test_a_build_goes_on_when_the_resident_is_killed(place: Place) -> None:
+    place.workflow(LONG)
+    with Server(place.arguments, place.environ) as client:
+        session_id = client.call("bilt_get_session")["session_id"]
+        client.call("bilt_send_message", session_id=session_id, message="x")
+        until(
+            lambda: client.call("bilt_get_session", session_id=session_id)["status"] == "running",
+            "it runs",
+        )
+        kill_resident(place)
+        assert client.call("bilt_get_session", session_id=session_id)["status"] == "running"
+        # The worker that the killed one started has none of its locks.
+        assert is_held(place.location.lock)
+        assert client.call("bilt_cancel_workflow", session_id=session_id)["stopped"]["verified"]
+
+
+def test_a_request_that_was_cancelled_is_not_made_again(place: Place) -> None:
+    with Server(place.arguments, place.environ) as client:
+        session_id = client.call("bilt_get_session")["session_id"]
+        waiting = client.start_call("bilt_get_session", session_id=session_id, wait_seconds=45)
+        client.write(
+            b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":%d}}\n'
+            % waiting
+        )
+        client.ask("ping")
+        kill_resident(place)
+        client.ask("ping")
+        client.call("bilt_send_message", session_id=session_id, message="x")
+        client.ask("ping")
+        assert not [line for line in client.lines if b'"id":%d,' % waiting in line]
+
+
+def test_when_no_resident_survives_the_client_is_served_by_its_own_process(place: Place) -> None:
+    with Server(place.arguments, place.environ) as client:
+        session_id = client.call("bilt_get_session")["session_id"]
+        waiting = client.start_call("bilt_get_session", session_id=session_id, wait_seconds=4)
+        while not loaded(client.process.pid, "_pydantic_core"):
+            for resident in residents(place.location):
+                if list(place.location.folder.glob("serve-*.sock")):
+                    os.kill(resident, signal.SIGKILL)
+            time.sleep(0.01)
+        assert structured(client.answer(waiting))["session_id"] == session_id
+        assert client.ask("tools/list")["result"]["tools"]
+        started = client.call("bilt_send_message", session_id=session_id, message="x")
+        assert started["workflow_started"]
+    assert len([line for line in client.lines if b'"serverInfo"' in line]) == 1
+
+
+# -- the language between the two ------------------------------------------------------------------
+
+FRAMES = st.lists(
+    st.tuples(st.integers(1, 20), st.integers(0, 2**32 - 1), st.binary(max_size=40)), max_size=12
+)
+
+
+@given(sent=FRAMES, cuts=st.data())
+def test_however_the_stream_is_cut_the_frames_are_the_same(
+    sent: list[tuple[int, int, bytes]], cuts: st.DataObject
+) -> None:
+    data = b"".join(frame(*one) for one in sent)
+    places = cuts.draw(st.lists(st.integers(0, len(data)), max_size=20).map(sorted))
+    frames = Frames()
+    parts = [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
+    assert [one for part in parts for one in frames.feed(part)] == sent
+
+
+def test_a_frame_that_is_too_long_is_no_frame() -> None:
+    with pytest.raises(NotAFrame):
+        Frames().feed(b"\x02" + b"\0" * 4 + b"\xff" * 4)
+
+
+@given(st.lists(st.binary(max_size=9).map(lambda b: b.replace(b"\0", b"")), min_size=1))
+def test_packed_texts_come_out_as_they_were(texts: list[bytes]) -> None:
+    assert unpack(pack(texts)) == texts
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("things")
+    for name in ("file", "file.db", ".db"):
+        (folder / name).touch()
+    for name in ("folder", "folder.db"):
+        (folder / name).mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("file", "file.db", ".db", "folder", "folder.db", "new", "new.db", "new.sqlite3"),
+        *(".sqlite", "a.b/new", "new.DB", "new.", "folder/..", "é.db"),
+    ],
+)
+def test_both_ways_find_the_same_folder(things: Path, name: str) -> None:
+    given_ = f"{things}/{name}"
+    assert Path(folder_of(given_)) == StoreLocation.of(given_).folder
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("--help",), ("--version",), ("confirm",), ("--proj", "."), ("--project",), ("-x",)),
+        *(("--project", "missing"), ("--project=missing",), ("--no-resident",), ("extra",)),
+    ],
+)
+def test_whatever_is_not_plain_is_left_to_the_whole_program(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert plainly_asked(arguments, {"HOME": str(tmp_path)}) is None
+
+
+def test_places_are_found_as_the_whole_program_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p").mkdir()
+    home = {"HOME": "/h"}
+    found = plainly_asked((), home)
+    assert found is not None
+    assert (Path(found.project), found.store) == (tmp_path, "/h/.bilt")
+    found = plainly_asked(("--store=s", "--project", "p"), {**home, "BILT_STORE": "other"})
+    assert found is not None
+    assert (found.project, found.store) == (str(tmp_path / "p"), str(tmp_path / "s"))
+    found = plainly_asked((), {**home, "BILT_PROJECT": "p", "BILT_STORE": "/x/"})
+    assert found is not None
+    assert (found.project, found.store) == (str(tmp_path / "p"), "/x")
+
+
+def test_the_small_process_loads_only_what_it_needs() -> None:
+    code = "import sys; import bilt_mcp.server.__main__; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    dear = {"argparse", "collections", "json", "pathlib", "re", "socket", "subprocess", "typing"}
+    bare = subprocess.run(
+        [sys.executable, "-c", "import sys; print(*sys.modules, sep='\\n')"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    new = set(done.stdout.split()) - set(bare.stdout.split())
+    assert new & dear == set()
+    assert len([name for name in new if not name.startswith("bilt_mcp")]) <= 8, sorted(new)
+
+
+def test_its_folder_and_its_socket_are_private(place: Place) -> None:
+    with Server(place.arguments, place.environ) as client:
+        client.ask("ping")
+        (found,) = place.location.folder.glob("serve-*.sock")
+        assert found.stat().st_mode & 0o777 == 0o600
+        assert place.location.folder.stat().st_mode & 0o777 == 0o700
