@@ -33,15 +33,14 @@ class Killer:
         self.kills = 0
 
     def _run(self) -> None:
-        while not self._over.wait(self._random.uniform(0.0, 0.1)):
-            # Mostly one that serves, seldom one that is on its way.
-            serving = any(self._place.location.folder.glob("serve-*.sock"))
-            if not serving and self._random.random() < 0.95:
-                continue
+        # The first one while it is at work, the next ones anywhere between their start and their work.
+        wait = self._random.uniform(0.0, 0.03)
+        while not self._over.wait(wait):
             for resident in residents(self._place.location):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(resident, signal.SIGKILL)
                     self.kills += 1
+            wait = self._random.uniform(1.0, 6.0)
 
     def __enter__(self) -> Killer:
         self._thread.start()
@@ -75,7 +74,7 @@ def test_every_request_is_answered_once_however_often_the_resident_is_killed(
     refused: set[str] = set()
     waits: list[float] = []
     kills = 0
-    for number in proof.rounds(6, 300):
+    for number in proof.rounds(8, 300):
         era = proof.random.choice((HANDSHAKE, STATELESS))
         client = Server(place.arguments, place.environ, era=era)
         with client:

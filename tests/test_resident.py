@@ -12,13 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bilt_mcp.server import joining
-from bilt_mcp.server.frames import Frames, NotAFrame, frame, pack, unpack
-from bilt_mcp.server.joining import Asked, folder_of, is_ours
-from bilt_mcp.server.shim import plainly_asked
+from bilt_mcp.server.joining import Asked, is_ours
 from bilt_mcp.state import StoreLocation
 
 from .support.places import Place, is_held, residents
@@ -290,100 +286,26 @@ def test_when_no_resident_survives_the_client_is_served_by_its_own_process(place
     assert len([line for line in client.lines if b'"serverInfo"' in line]) == 1
 
 
-# -- the language between the two ------------------------------------------------------------------
-
-FRAMES = st.lists(
-    st.tuples(st.integers(1, 20), st.integers(0, 2**32 - 1), st.binary(max_size=40)), max_size=12
-)
-
-
-@given(sent=FRAMES, cuts=st.data())
-def test_however_the_stream_is_cut_the_frames_are_the_same(
-    sent: list[tuple[int, int, bytes]], cuts: st.DataObject
-) -> None:
-    data = b"".join(frame(*one) for one in sent)
-    places = cuts.draw(st.lists(st.integers(0, len(data)), max_size=20).map(sorted))
-    frames = Frames()
-    parts = [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
-    assert [one for part in parts for one in frames.feed(part)] == sent
+LOSING = """
+import _socket
+from bilt_mcp.server.relay import Backlog, Relay
+joined = 0
+def rejoin():
+    global joined
+    joined += 1
+    ours, theirs = _socket.socketpair()
+    theirs.close()
+    return ours
+print(Relay(Backlog("x"), rejoin).run(), joined)
+"""
 
 
-def test_a_frame_that_is_too_long_is_no_frame() -> None:
-    with pytest.raises(NotAFrame):
-        Frames().feed(b"\x02" + b"\0" * 4 + b"\xff" * 4)
-
-
-@given(st.lists(st.binary(max_size=9).map(lambda b: b.replace(b"\0", b"")), min_size=1))
-def test_packed_texts_come_out_as_they_were(texts: list[bytes]) -> None:
-    assert unpack(pack(texts)) == texts
-
-
-@pytest.fixture(scope="module")
-def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("things")
-    for name in ("file", "file.db", ".db"):
-        (folder / name).touch()
-    for name in ("folder", "folder.db"):
-        (folder / name).mkdir()
-    return folder
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("file", "file.db", ".db", "folder", "folder.db", "new", "new.db", "new.sqlite3"),
-        *(".sqlite", "a.b/new", "new.DB", "new.", "folder/..", "é.db"),
-    ],
-)
-def test_both_ways_find_the_same_folder(things: Path, name: str) -> None:
-    given_ = f"{things}/{name}"
-    assert Path(folder_of(given_)) == StoreLocation.of(given_).folder
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        *(("--help",), ("--version",), ("confirm",), ("--proj", "."), ("--project",), ("-x",)),
-        *(("--project", "missing"), ("--project=missing",), ("--no-resident",), ("extra",)),
-    ],
-)
-def test_whatever_is_not_plain_is_left_to_the_whole_program(
-    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert plainly_asked(arguments, {"HOME": str(tmp_path)}) is None
-
-
-def test_places_are_found_as_the_whole_program_finds_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "p").mkdir()
-    home = {"HOME": "/h"}
-    found = plainly_asked((), home)
-    assert found is not None
-    assert (Path(found.project), found.store) == (tmp_path, "/h/.bilt")
-    found = plainly_asked(("--store=s", "--project", "p"), {**home, "BILT_STORE": "other"})
-    assert found is not None
-    assert (found.project, found.store) == (str(tmp_path / "p"), str(tmp_path / "s"))
-    found = plainly_asked((), {**home, "BILT_PROJECT": "p", "BILT_STORE": "/x/"})
-    assert found is not None
-    assert (found.project, found.store) == (str(tmp_path / "p"), "/x")
-
-
-def test_the_small_process_loads_only_what_it_needs() -> None:
-    code = "import sys; import bilt_mcp.server.__main__; print(*sys.modules, sep='\\n')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    dear = {"argparse", "collections", "json", "pathlib", "re", "socket", "subprocess", "typing"}
-    bare = subprocess.run(
-        [sys.executable, "-c", "import sys; print(*sys.modules, sep='\\n')"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    new = set(done.stdout.split()) - set(bare.stdout.split())
-    assert new & dear == set()
-    assert len([name for name in new if not name.startswith("bilt_mcp")]) <= 8, sorted(new)
+def test_a_client_that_loses_every_resident_soon_asks_for_no_more() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LOSING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as client:
+        assert client.stdout is not None
+        assert client.stdout.read() == "False 4\n"
 
 
 def test_its_folder_and_its_socket_are_private(place: Place) -> None:

@@ -1,0 +1,116 @@
+"""Bugs to plant in what joins clients to the resident."""
+
+from __future__ import annotations
+
+from .plant import Place, Plant, plant, within
+
+PROOF = (
+    "test_proof_resident.py::"
+    "test_every_request_is_answered_once_however_often_the_resident_is_killed"
+)
+
+
+def resident(file: str, *tests: str) -> Place:
+    """Tests of test_resident.py, without their `test_`."""
+    return within(file, *(f"test_resident.py::test_{name}" for name in tests))
+
+
+SLOW_CALL = "a_client_sees_only_a_slow_call_when_the_resident_is_killed"
+
+PLANTS: tuple[Plant, ...] = (
+    plant(
+        "resident: a start that comes again starts twice",
+        within("server/connection.py", PROOF),
+        'return f"{self._name}/{number}" if self._name and number else None',
+        "return None",
+    ),
+    plant(
+        "resident: the handshake is answered twice",
+        resident("server/connection.py", SLOW_CALL),
+        "            self._muted.add(message.id)\n            return\n",
+        "            pass\n",
+    ),
+    plant(
+        "resident: the handshake is not told to the next one",
+        resident("server/relay.py", SLOW_CALL),
+        "            self.kept[number] = line",
+        "            pass",
+    ),
+    plant(
+        "resident: what was unanswered is forgotten",
+        resident("server/relay.py", SLOW_CALL),
+        "        for number, line in self.open.items():\n",
+        "        for number, line in dict[int, bytes | None]().items():\n",
+    ),
+    plant(
+        "resident: what was answered is asked again",
+        resident("server/relay.py", SLOW_CALL),
+        "            elif kind in (kinds.ANSWER, kinds.DONE):\n",
+        "            elif kind == kinds.DONE:\n",
+    ),
+    plant(
+        "resident: its lock goes to its children",
+        resident("server/resident.py", "a_build_goes_on_when_the_resident_is_killed"),
+        "    os.set_inheritable(int(lock), False)\n",
+        "    os.set_inheritable(int(lock), True)\n    import subprocess\n"
+        '    subprocess.Popen(["sleep", "60"], close_fds=False)\n',
+    ),
+    plant(
+        "resident: a cancelled request is asked again",
+        resident("server/connection.py", "a_request_that_was_cancelled_is_not_made_again"),
+        "        if isinstance(message, JSONRPCNotification):\n",
+        "        if not isinstance(message, JSONRPCNotification):\n",
+    ),
+    plant(
+        "resident: any code will do",
+        resident("server/resident.py", "code_that_changed_under_a_client_is_not_mixed_with_it"),
+        "    if identity != code_identity():\n",
+        "    if not identity:\n",
+    ),
+    plant(
+        "resident: all have its own variables",
+        resident("server/residence.py", "each_client_has_its_own_project_variables_and_answers"),
+        '        environ = dict(pair.split("=", 1) for pair in pairs if "=" in pair)\n',
+        "        environ = dict(os.environ) if pairs else {}\n",
+    ),
+    plant(
+        "resident: others may write where its socket is",
+        resident("server/joining.py", "a_folder_into_which_others_can_write_has_none"),
+        "found.st_mode & 0o022",
+        "found.st_mode & 0o000",
+    ),
+    plant(
+        "resident: anybody may answer",
+        resident("server/joining.py", "a_process_of_another_user_is_none_of_ours"),
+        "    return int.from_bytes(user, sys.byteorder) == os.geteuid()",
+        "    return bool(user)",
+    ),
+    plant(
+        "resident: it goes while a client is there",
+        resident(
+            "server/residence.py",
+            "it_stays_for_a_client_that_says_nothing_and_goes_when_there_is_none",
+        ),
+        "            if self._connected:\n",
+        "            if not self:\n",
+    ),
+    plant(
+        "resident: what kills it is tried for ever",
+        resident(
+            "server/relay.py",
+            "a_client_that_loses_every_resident_soon_asks_for_no_more",
+        ),
+        "        if self._losses > MOST_LOSSES:",
+        "        if self._losses > 1000 * MOST_LOSSES:",
+    ),
+    plant(
+        "resident: a cancel that comes again hits the next workflow",
+        within(
+            "state/sqlite_decisions.py",
+            "test_store_decisions.py::"
+            "test_a_cancel_that_comes_again_answers_for_the_same_workflow_and_hits_no_other",
+        ),
+        "            if before is not None:\n",
+        "            if before is None and key is None:\n",
+    ),
+)
