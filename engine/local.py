@@ -37,24 +37,32 @@ from bilt_mcp.state import (
 
 from .control import ask
 from .environment import capture_environment, missing_secrets
+from .identity import code_identity
 from .run_folder import RunFolder
 from .workflow_file import load
 
 log = logging.getLogger(__name__)
 
+PATIENCE_SECONDS = 10.0
 ANSWER_SECONDS = 0.25
 ASK_SECONDS = 1.0
 """How often those who merely look ask whether the worker lives: that costs as much as the look."""
+
+CODE = code_identity()
+"""What this process was started with, whatever is installed since."""
 
 _started: list[subprocess.Popen[bytes]] = []
 """The workers that this process has started: they are to outlive it, but whoever has children must collect them."""
 
 
-def worker_command(location: StoreLocation, idle_seconds: float) -> tuple[str, ...]:
-    """How a worker for this store is started."""
+def worker_command(
+    location: StoreLocation, idle_seconds: float, patience_seconds: float = PATIENCE_SECONDS
+) -> tuple[str, ...]:
+    """How a worker for this store is started that waits so long for the one before it."""
     # -P: a file in the current folder must not be imported instead of ours.
     command = (sys.executable, "-P", "-m", "bilt_mcp.engine.worker")
-    return (*command, str(location.database), str(location.folder), str(idle_seconds))
+    seconds = (str(idle_seconds), str(patience_seconds))
+    return (*command, str(location.database), str(location.folder), *seconds)
 
 
 def revival(location: StoreLocation, idle_seconds: float) -> tuple[str, ...]:
@@ -80,6 +88,9 @@ class LocalEngine:
 
     async def prepare(self, project: Project, message: str) -> Prepared:
         """See `tools.Engine.prepare`. The caller's environment is looked at now, once."""
+        # Before there is something to take up: other code must not be what runs it.
+        if _is_held(self._location.lock) and not await self._is_alive():
+            await self._retire()
         # A thread, because a slow `when` may block; nothing is started from it that must outlive it.
         return await anyio.to_thread.run_sync(self._prepare, project, message)
 
@@ -164,6 +175,10 @@ class LocalEngine:
                 self._ring()
                 if await self._is_alive():
                     return
+                if await self._retire():
+                    # It finishes what it runs; the next one waits for that, however long it takes.
+                    self._start_worker(float("inf"))
+                    return
             self._start_worker()
         except (OSError, StoreUnavailable):
             log.exception("cannot start a worker for %s", self._location.database)
@@ -173,14 +188,20 @@ class LocalEngine:
         control = self._location.control
         if not control.exists() or _is_held(self._location.starting):
             return True  # another one is on its way
-        if await ask(control, {}, ANSWER_SECONDS) is not None:
-            return True
+        said = await ask(control, {}, ANSWER_SECONDS)
+        if said is not None:
+            return said.get("code") == CODE
         deadline = time.monotonic() + ANSWER_SECONDS
         while _is_held(self._location.lock):
             if time.monotonic() > deadline:
                 return True  # slow, or stopped
             await anyio.sleep(0.005)
         return False
+
+    async def _retire(self) -> bool:
+        """Ask a worker of other code to take up nothing more; False where none is there to be asked."""
+        said = await ask(self._location.control, {"retire": CODE}, ANSWER_SECONDS)
+        return said is not None
 
     def _ring(self) -> None:
         # Saves the time until the worker looks by itself; nothing depends on it.
@@ -191,7 +212,7 @@ class LocalEngine:
             finally:
                 os.close(bell)
 
-    def _start_worker(self) -> None:
+    def _start_worker(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
         # Whoever starts a worker holds this lock; the worker inherits it and lets go when it holds its own. So of
         # many servers one starts a worker, and one that dies on the way leaves nothing locked.
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -206,7 +227,10 @@ class LocalEngine:
             ) as errors:
                 _started.append(
                     subprocess.Popen(
-                        [*worker_command(self._location, self._idle_seconds), str(starting)],
+                        [
+                            *worker_command(self._location, self._idle_seconds, patience_seconds),
+                            str(starting),
+                        ],
                         stdin=subprocess.DEVNULL,
                         stdout=errors,
                         stderr=errors,

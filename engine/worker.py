@@ -1,6 +1,6 @@
 """The worker: one process for a store. It claims workflows, runs them, kills them, and sweeps what others left.
 
-    python -m bilt_mcp.engine.worker DATABASE FOLDER IDLE_SECONDS [STARTING_LOCK_FD]
+    python -m bilt_mcp.engine.worker DATABASE FOLDER IDLE_SECONDS PATIENCE_SECONDS [STARTING_LOCK_FD]
 
 It is started when there is work (`local.py`), holds a lock for as long as it lives, outlives whoever
 started it, and goes after a while without work.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import signal
 import stat
@@ -45,7 +46,7 @@ from bilt_mcp.state import (
 from . import control
 from .housekeeping import keep_house, size_of
 from .keepers import KeeperPool
-from .local import revival
+from .local import CODE, revival
 from .patience import insist
 from .processes import ProcessId, Remains, Swept, become_subreaper, identify, sweep
 from .run_folder import RunFolder, step_file_name
@@ -54,7 +55,6 @@ from .step_process import pids_path
 
 log = logging.getLogger("bilt_mcp.worker")
 
-LOCK_PATIENCE_SECONDS = 10.0
 LOOK_SECONDS = 1.0
 MAX_LOG_BYTES = 1_048_576
 PREPARED_SECONDS = 3600.0
@@ -243,8 +243,12 @@ class Worker:
 
     async def _answer(self, asked: control.Request) -> control.Request:
         """Nothing asked: alive. A cancel that could not be recorded: kill first, record later."""
+        if "retire" in asked:
+            log.info("worker %d: other code takes over when nothing runs any more", os.getpid())
+            self._stopping = True
+            self._store.nudge()
         if "halt" not in asked:
-            return {}
+            return {"code": CODE}
         for runner in list(self._runners.values()):
             if runner.is_for(asked["account"], asked["halt"]):
                 halted = await runner.halt(asked["reason"], asked["by"])
@@ -310,10 +314,10 @@ async def serve(location: StoreLocation, idle_seconds: float, starting: int | No
         await worker.run(ready)
 
 
-def _lock(location: StoreLocation) -> int | None:
-    """The worker's lock, or None when another worker keeps it."""
+def _lock(location: StoreLocation, patience_seconds: float) -> int | None:
+    """The worker's lock, or None when another worker keeps it for that long."""
     held = os.open(location.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
+    deadline = time.monotonic() + patience_seconds
     while True:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -322,15 +326,15 @@ def _lock(location: StoreLocation) -> int | None:
             if time.monotonic() > deadline:
                 os.close(held)
                 return None
-            time.sleep(0.005)
+            time.sleep(0.005 if patience_seconds < math.inf else 0.05)
 
 
 def main(arguments: list[str]) -> int:
     """Run a worker; 0 also when another one is there already."""
-    database, folder, idle_seconds, *rest = arguments
+    database, folder, idle_seconds, patience_seconds, *rest = arguments
     location = StoreLocation(Path(database), Path(folder))
     _log_to(location.worker_log)
-    if _lock(location) is None:
+    if _lock(location, float(patience_seconds)) is None:
         return 0
     become_subreaper()
     anyio.run(serve, location, float(idle_seconds), int(rest[0]) if rest else None)

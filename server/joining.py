@@ -12,8 +12,9 @@ import os
 import sys
 import time
 
+from bilt_mcp.engine import code_identity
+
 from .frames import HELLO, REFUSED, WELCOME, Frames, NotAFrame, frame, pack
-from .identity import code_identity
 
 START_SECONDS = 30.0
 WELCOME_SECONDS = 10.0

@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-from .identity import code_identity
+from bilt_mcp.engine import code_identity
 
 MAX_LOG_BYTES = 1_048_576
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"

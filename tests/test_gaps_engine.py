@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from bilt_mcp.engine import code_identity
 from bilt_mcp.engine.control import ask
 from bilt_mcp.engine.keepers import KeeperPool
 from bilt_mcp.engine.processes import ProcessId, Swept
@@ -165,7 +166,7 @@ async def test_a_halt_of_another_account_stops_nothing_and_nonsense_does_not_end
         assert await ask(control, nonsense) is None
     async with await anyio.connect_unix(str(control)) as stream:
         await stream.send(b"no JSON\n")
-    assert await ask(control, {}) == {}
+    assert await ask(control, {}) == {"code": code_identity()}
     assert (await build.workflow()).status is Status.RUNNING
     assert build.worker_pid() == worker
     assert build.worker_is_alive()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,11 @@ from bilt_mcp.server import joining
 from bilt_mcp.server.joining import Asked, is_ours
 from bilt_mcp.state import StoreLocation
 
-from .support.places import Place, is_held, residents
+from .support.places import QUICK, Place, is_held, residents
 from .support.places import place as place  # a fixture
 from .support.rpc import HANDSHAKE, PATIENCE, STATELESS, Server, structured
 
-NAMED = '[[step]]\nname = "build"\nrun = "echo it is {}; exit {}"\n'
+ROOT = Path(__file__).parent.parent
 LONG = '[[step]]\nname = "build"\nrun = "sleep 1000"\n'
 
 
@@ -45,6 +47,20 @@ def kill_resident(place: Place) -> None:
 def loaded(process: int, library: str) -> bool:
     """Whether a process has a library's code in its memory."""
     return library in Path(f"/proc/{process}/maps").read_text("utf-8", "replace")
+
+
+def other_code(folder: Path) -> dict[str, str]:
+    """Variables with which the same program is other code: a copy of it elsewhere."""
+    for name in ("engine", "server", "state", "tools"):
+        shutil.copytree(ROOT / name, folder / "copy" / "bilt_mcp" / name)
+    return {"PYTHONPATH": str(folder / "copy")}
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 # -- one for all -----------------------------------------------------------------------------------
@@ -143,14 +159,50 @@ def test_it_can_be_refused(place: Place, how: str) -> None:
 def test_other_code_is_served_by_another_resident_and_the_old_one_goes_on(
     place: Place, tmp_path: Path
 ) -> None:
-    path = os.pathsep.join(filter(None, [place.environ.get("PYTHONPATH"), str(tmp_path)]))
     with Server(place.arguments, place.environ) as old:
         first = the_resident(place)
-        with Server(place.arguments, {**place.environ, "PYTHONPATH": path}) as new:
+        with Server(place.arguments, {**place.environ, **other_code(tmp_path)}) as new:
             assert new.call("bilt_get_session") == old.call("bilt_get_session")
             assert len(residents(place.location)) == 2
             os.kill(first, signal.SIGKILL)
             assert old.call("bilt_get_session") == new.call("bilt_get_session")
+
+
+def test_a_worker_of_other_code_finishes_its_work_and_takes_up_nothing_more(
+    place: Place, tmp_path: Path
+) -> None:
+    place.workflow("[[step]]\nname = 'a'\nrun = 'while test ! -e go; do sleep 0.02; done'\n")
+    other = replace(
+        place, project=tmp_path / "other", environ={**place.environ, **other_code(tmp_path)}
+    )
+    other.project.mkdir()
+    other.workflow(QUICK)
+
+    def workers() -> list[bytes]:
+        """The command lines of the store's workers."""
+        found = [Path(f"/proc/{n}/cmdline") for n in os.listdir("/proc") if n.isdigit()]
+        wanted = b"engine.worker\0" + os.fsencode(place.location.database)
+        return [line for line in map(read, found) if wanted in line]
+
+    with (
+        Server(place.arguments, place.environ) as old,
+        Server(other.arguments, other.environ) as new,
+    ):
+        first = old.call("bilt_get_session")["session_id"]
+        old.call("bilt_send_message", session_id=first, message="x")
+        until(lambda: old.call("bilt_get_session")["status"] == "running", "it runs")
+        second = new.call("bilt_get_session")["session_id"]
+        new.call("bilt_send_message", session_id=second, message="x")
+        until(lambda: len(workers()) == 2, "the next worker waits")
+        assert new.call("bilt_get_session", session_id=second)["status"] == "pending"
+        (place.project / "go").touch()
+        for client, session in ((old, first), (new, second)):
+            until(
+                lambda client=client, session=session: (  # type: ignore[misc]
+                    client.call("bilt_get_session", session_id=session)["status"] == "completed"
+                ),
+                "each is completed",
+            )
 
 
 def test_code_that_changed_under_a_client_is_not_mixed_with_it(tmp_path: Path) -> None:

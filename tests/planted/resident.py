@@ -74,6 +74,15 @@ PLANTS: tuple[Plant, ...] = (
         "        environ = dict(os.environ) if pairs else {}\n",
     ),
     plant(
+        "resident: a worker of other code is as good",
+        resident(
+            "engine/local.py",
+            "a_worker_of_other_code_finishes_its_work_and_takes_up_nothing_more",
+        ),
+        '            return said.get("code") == CODE\n',
+        "            return True\n",
+    ),
+    plant(
         "resident: others may write where its socket is",
         resident("server/joining.py", "a_folder_into_which_others_can_write_has_none"),
         "found.st_mode & 0o022",

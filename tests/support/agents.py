@@ -14,6 +14,7 @@ import pytest
 from mcp import Client
 from mcp_types import CallToolResult, Implementation, TextContent
 
+from bilt_mcp import engine
 from bilt_mcp.engine import LocalEngine
 from bilt_mcp.server import app, create_server
 from bilt_mcp.state import (
@@ -208,7 +209,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> list[StillEngine]:
             super().__init__(*given)
             made.append(self)
 
-    monkeypatch.setattr(app, "LocalEngine", Made)
+    monkeypatch.setattr(engine, "LocalEngine", Made)
     monkeypatch.setattr(app, "build_tools", TOOLS)
     return made
 

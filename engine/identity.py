@@ -1,6 +1,6 @@
-"""Which code this is: so that a client is never served by other code than it would have run itself.
+"""Which code this is: so that nobody is served, and nothing is run, by other code than was meant.
 
-Standard library only, and a millisecond: it is asked for at every start.
+Standard library only, and a millisecond: every client asks for it at its start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FOLDERS = ("engine", "server", "state", "tools")
 def code_identity() -> str:
     """Eight characters that change with the interpreter, with our code, and when packages are installed."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    parts = [sys.version, sys.executable, package, os.environ.get("PYTHONPATH", "")]
+    parts = [sys.version, sys.prefix, package]
     for folder in FOLDERS:
         for entry in sorted(os.scandir(os.path.join(package, folder)), key=lambda e: e.name):
             if entry.name.endswith(".py"):
