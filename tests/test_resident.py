@@ -23,7 +23,7 @@ from .support.places import QUICK, Place, is_held, residents
 from .support.places import place as place  # a fixture
 from .support.rpc import HANDSHAKE, PATIENCE, STATELESS, Server, structured
 
-ROOT = Path(__file__).parent.parent
+CODE = Path(joining.__file__).parent.parent
 LONG = '[[step]]\nname = "build"\nrun = "sleep 1000"\n'
 
 
@@ -52,7 +52,7 @@ def loaded(process: int, library: str) -> bool:
 def other_code(folder: Path) -> dict[str, str]:
     """Variables with which the same program is other code: a copy of it elsewhere."""
     for name in ("engine", "server", "state", "tools"):
-        shutil.copytree(ROOT / name, folder / "copy" / "bilt_mcp" / name)
+        shutil.copytree(CODE / name, folder / "copy" / "bilt_mcp" / name)
     return {"PYTHONPATH": str(folder / "copy")}
 
 
