@@ -8,7 +8,7 @@ PLANTS ?=
 ARGS ?=
 
 RUN := .venv/bin/python
-FOLDERS := engine server state tools
+FOLDERS := bench engine server state tools
 
 # The editable install is a tree of links, and a tree of links has no link to a module that was
 # added since. So "is .venv up to date?" asks for a stamp named after all that the install was
@@ -57,8 +57,13 @@ plants: $(WITH_DEV) ## put bugs into a copy of the code, one after the other: th
 	@$(RUN) -m tests.plants $(ARGS)
 
 .PHONY: bench
-bench: $(WITH_DEV) ## measure: how long until a cancel is answered, what a look costs
-	@$(RUN) bench/run.py $(ARGS)
+bench: $(WITH_CLI) ## measure on this machine, each thing beside its floor (ARGS="--quick --only warm")
+	@$(RUN) -m bilt_mcp.server bench $(ARGS)
+
+.PHONY: figures
+figures: $(WITH_CLI) ## docs/figures.json, which `make bench ARGS="--json docs/figures.json"` writes, as tables and pictures
+	@$(RUN) -m bilt_mcp.bench.picture docs/figures.json $(if $(wildcard docs/peers.json),--peers docs/peers.json) \
+	    --draw docs --fill README.md docs/performance.md
 
 # Resolved with the oldest Python that we support: what resolves there resolves on the newer ones.
 # A fresh environment, so that nothing is pinned that only happened to be installed.

@@ -7,7 +7,7 @@ import math
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 HEAD = ("what", "floor p50", "ours p50", "ratio", "p95", "p99", "n", "target", "ok?")
@@ -56,6 +56,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
+        """Ours p50 by floor p50; None for what no floor has."""
         if not self.floor:
             return None
         return statistics.median(self.ours) / statistics.median(self.floor)
@@ -100,7 +101,7 @@ class Row:
             "ours": _summary(self.ours),
             "ratio": self.ratio,
             "counts": self.counts,
-            "target": None if self.target is None else str(self.target),
+            "target": None if self.target is None else asdict(self.target),
             "ok": self.ok,
         }
 
@@ -150,9 +151,10 @@ def _floors(rows: Iterable[Row]) -> dict[str, list[str]]:
     return found
 
 
-def as_json(rows: Iterable[Row], machine: dict[str, str]) -> str:
-    """All figures, for another program."""
-    return json.dumps({"machine": machine, "rows": [row.record() for row in rows]}, indent=1)
+def as_json(rows: Iterable[Row], machine: dict[str, str], command: str) -> str:
+    """All figures and the command that made them, for another program."""
+    found = {"command": command, "machine": machine, "rows": [row.record() for row in rows]}
+    return json.dumps(found, indent=1, ensure_ascii=False)
 
 
 def rounds(what: str, count: int) -> Iterable[int]:

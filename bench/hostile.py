@@ -19,6 +19,7 @@ SLEEP = "import time\nwhile True: time.sleep(1000)"
 
 
 def child(work: Callable[[], object]) -> int:
+    """The number of a child that does the work and ends."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -29,11 +30,13 @@ def child(work: Callable[[], object]) -> int:
 
 
 def sleep() -> NoReturn:
+    """Live on."""
     while True:
         time.sleep(1000)
 
 
 def deaf() -> NoReturn:
+    """Live on, and ignore every signal that can be ignored."""
     for number in range(1, signal.NSIG):
         if number not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD):
             try:
@@ -44,6 +47,8 @@ def deaf() -> NoReturn:
 
 
 def daemon(work: Callable[[], object]) -> None:
+    """Leave a process in a session of its own, whose parent has gone."""
+
     def middle() -> None:
         os.setsid()
         child(work)
@@ -52,6 +57,7 @@ def daemon(work: Callable[[], object]) -> None:
 
 
 def bare() -> NoReturn:
+    """Live on with nothing by which one could be found: no files, no variables, no folder."""
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
@@ -61,6 +67,7 @@ def bare() -> NoReturn:
 
 
 def line(length: int) -> NoReturn:
+    """Live on above so many descendants; the last but one is stopped."""
     if length:
         child(lambda: line(length - 1))
     if length == 1:
@@ -69,6 +76,7 @@ def line(length: int) -> NoReturn:
 
 
 def main() -> None:
+    """Make all of them, say so by opening the FIFO, and live on."""
     for _ in range(12):
         child(deaf)
     for _ in range(12):

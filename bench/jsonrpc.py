@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from bench.kernel import now
+from .kernel import now
 
 PASSED_ON = ("HOME", "LOGNAME", "PATH", "PYTHONPATH", "SHELL", "TERM", "TMPDIR", "USER")
 """What MCP clients give their servers, and what a checkout that is not installed needs."""

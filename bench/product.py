@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bench.jsonrpc import StdioClient, ToolFailed
-from bench.kernel import until, with_arguments
+from .jsonrpc import StdioClient, ToolFailed
+from .kernel import bearers, until, with_arguments
 
 HERE = Path(__file__).parent
 FINAL = {"completed", "failed", "cancelled"}
@@ -39,7 +39,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         *(sys.executable, str(HERE / "hostile.py")),
     ),
     "start": ("/bin/sh", "-c", ": > started"),
-    "flood": ("/bin/sh", "-c", f"yes {LINE} | head -c {FLOOD_BYTES}"),
+    "flood": ("/bin/sh", "-c", f'yes {LINE} | head -c "${{BILT_MESSAGE##* }}"'),
     "lines": ("/bin/sh", "-c", 'exec "$0" -I -S -c "$1" "$BILT_MESSAGE"', PYTHON[0], LINES_CODE),
 }
 """What the project can run. The first word of a message chooses; the floor runs the same argv."""
@@ -66,21 +66,28 @@ def scratch() -> Generator[Path]:
             os.mkfifo(project / fifo)
         yield folder
     finally:
-        _await_worker(folder / "store")
+        leave(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _await_worker(store: Path) -> None:
+def leave(place: Path, *, patience: float = PATIENCE_SECONDS) -> None:
+    """Return when nothing is alive that was started for this store, or for any below this folder.
+
+    Waits `patience` seconds for all of it to leave by itself; then tells it to, with TERM.
+    """
+
     def gone() -> bool:
-        return not _is_held(store / "worker.lock")
+        return not bearers(str(place))
 
     try:
-        until(gone, "the worker leaves by itself", PATIENCE_SECONDS, 0.02)
+        until(gone, "the background processes leave by themselves", patience, 0.02)
     except TimeoutError:
-        # A round failed in the middle: something still runs. On TERM the worker stops it and goes.
-        for pid in workers(store):
-            os.kill(pid, signal.SIGTERM)
-        until(gone, "the worker leaves when it is told to", 30, 0.02)
+        # It was asked not to wait, or a round failed in the middle and something still runs. On TERM a worker stops
+        # it and goes.
+        for process in bearers(str(place)):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
+        until(gone, "the background processes leave when they are told to", 30, 0.02)
 
 
 def _is_held(lock: Path) -> bool:
@@ -113,9 +120,9 @@ def bare_argv() -> tuple[str, ...]:
 class Product:
     """One server and its session; use it as an agent does."""
 
-    def __init__(self, folder: Path, client: StdioClient) -> None:
+    def __init__(self, folder: Path, client: StdioClient, store: Path | None = None) -> None:
         self.project = folder / "project"
-        self.store = folder / "store"
+        self.store = store or folder / "store"
         self.client = client
         session = client.call("bilt_get_session")
         self.session_id: str = session["session_id"]

@@ -1,14 +1,14 @@
-"""Row 3: what a call costs, and a server, against the bare server of the same SDK."""
+"""Row 4: what a call costs, against the bare server of the same SDK."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.figures import Row, Target, rounds
-from bench.jsonrpc import StdioClient
-from bench.kernel import MS, Opened, memory_mib, now
-from bench.product import Product, bare_argv, server_argv
+from .figures import Row, Target, rounds
+from .jsonrpc import StdioClient
+from .kernel import MS, Opened, now
+from .product import Product, bare_argv
 
 NO_OP = "a tool that does nothing, on the bare MCPServer of the same SDK over its own stdio"
 
@@ -56,21 +56,3 @@ def _alternate(
             began = now()
             call()
             samples.append((now() - began) / MS)
-
-
-def measure_cold(folder: Path, count: int) -> list[Row]:
-    """From nothing to the first list of tools, and the memory that the server then has."""
-    floor_is = "the bare server"
-    cold = Row("cold", "cold start, to the first tools/list", floor_is)
-    memory = Row("memory", "memory of a server", floor_is, unit="MiB")
-    for number in rounds(cold.what, count):
-        for ours in (True, False) if number % 2 else (False, True):
-            argv = server_argv(folder, "cold-store") if ours else bare_argv()
-            with StdioClient(argv, cwd=folder, log=folder / "cold.log") as client:
-                client.request("tools/list")
-                (cold.ours if ours else cold.floor).append((now() - client.began) / MS)
-                client.call("bilt_get_session" if ours else "nothing")
-                size = memory_mib(client.pid)
-                assert size is not None
-                (memory.ours if ours else memory.floor).append(size)
-    return [cold, memory]

@@ -1,4 +1,4 @@
-"""Row 5: a flood of output, and how soon a line that a step wrote can be read."""
+"""Row 6: a flood of output, and how soon a line that a step wrote can be read."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ import subprocess
 import threading
 import time
 
-from bench.figures import Row, Target, rounds
-from bench.kernel import MS, PeakMemory, children, now
-from bench.product import FLOOD_BYTES, STEPS, Product
+from .figures import Row, Target, rounds
+from .kernel import MS, PeakMemory, children, now
+from .product import STEPS, Product
 
-MIB = FLOOD_BYTES // 1024 // 1024
+MIB = 1024 * 1024
 READ_EVERY_SECONDS = 0.005
 
 
-def measure_flood(product: Product, count: int) -> list[Row]:
-    """64 MiB through a step, from the call to completed."""
-    row = Row("flood", f"{MIB} MiB of output, to completed", "the same command into a file")
+def measure_flood(product: Product, count: int, size: int) -> list[Row]:
+    """Some bytes of output through a step, from the call to completed."""
+    message = f"flood {size}"
+    row = Row(
+        "flood",
+        f"{size // MIB:,} MiB of output, to completed",
+        "the same command into a file",
+        target=Target(ratio=2),
+    )
     worker = Row("flood worker", "    peak memory of the worker", "", unit="MiB")
     keeper = Row("flood keeper", "    peak memory of the keeper", "", unit="MiB")
     for number in rounds(row.what, count):
@@ -28,7 +34,7 @@ def measure_flood(product: Product, count: int) -> list[Row]:
                 keepers = PeakMemory(lambda pid=pid: children(pid))  # type: ignore[misc]
                 with workers, keepers:
                     began = now()
-                    product.send("flood")
+                    product.send(message)
                     product.finish()
                     row.ours.append((now() - began) / MS)
                 worker.ours.append(workers.mib)
@@ -37,9 +43,14 @@ def measure_flood(product: Product, count: int) -> list[Row]:
                 file = product.project / "flood.out"
                 began = now()
                 with file.open("wb") as out:
-                    subprocess.run(STEPS["flood"], stdout=out, check=True)
+                    subprocess.run(
+                        STEPS["flood"],
+                        stdout=out,
+                        env={**os.environ, "BILT_MESSAGE": message},
+                        check=True,
+                    )
                 row.floor.append((now() - began) / MS)
-                assert file.stat().st_size == FLOOD_BYTES
+                assert file.stat().st_size == size
                 file.unlink()
     return [row, worker, keeper]
 

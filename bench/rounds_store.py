@@ -1,4 +1,4 @@
-"""Row 4: what the store adds to SQLite, in this process and on the same file system."""
+"""Row 5: what the store adds to SQLite, in this process and on the same file system."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from statistics import median
 
 import anyio
 
-from bench.figures import Row, Target, rounds
-from bench.kernel import MS, now
 from bilt_mcp.state import (
     VERSION,
     Claim,
@@ -24,6 +22,9 @@ from bilt_mcp.state import (
     StoreLocation,
     boot_id,
 )
+
+from .figures import Row, Target, rounds
+from .kernel import MS, now
 
 ACCOUNT = "local"
 WRITERS = 16
@@ -90,7 +91,7 @@ async def _claims(store: SqliteStore, folder: Path, count: int) -> Sequence[Clai
 
 
 async def _one(store: SqliteStore, claim: Claim, raw: _Raw, count: int) -> Row:
-    row = Row("message", "message, to acknowledged", RAW, target=Target(ratio=2))
+    row = Row("message", "message, to acknowledged", RAW, target=Target(ratio=1.5))
     for number in rounds(row.what, count):
         for ours in (True, False) if number % 2 else (False, True):
             began = now()

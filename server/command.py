@@ -19,6 +19,11 @@ What a project can run stands in its bilt.toml. The README has configurations fo
 
 def run(arguments: Sequence[str], backlog: Backlog | None = None) -> int:
     """Run the program in this process; returns its exit code. `backlog` is what a resident has left undone."""
+    if arguments[:1] == ["bench"]:
+        # It has options of its own, and nobody else pays for its import.
+        from bilt_mcp.bench import main as bench
+
+        return bench(arguments[1:])
     given = _parser().parse_args(arguments)
     if given.version:
         print(_version())
@@ -74,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     confirm.add_argument("session_id", nargs="?", help="default: the project's newest session")
     _add_places(confirm, argparse.SUPPRESS)
+    commands.add_parser(
+        "bench", add_help=False, help="measure on this machine; bench --help lists its options"
+    )
     return parser
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from .planted.plant import Plant
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("engine", "server", "state", "tools")
+FOLDERS = ("bench", "engine", "server", "state", "tools")
 LIMIT_SECONDS = 300
 AREAS = tuple(sorted(file.stem for file in (ROOT / "tests/planted").glob("*.py")))
 PLANTS: tuple[Plant, ...] = tuple(

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("engine", "server", "state", "tools")
+FOLDERS = ("bench", "engine", "server", "state", "tools")
 UNWANTED = re.compile(r"__pycache__|\..+_cache")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def ours(root: Path) -> set[str]:
-    """All files of the four folders, as the wheel should name them."""
+    """All files of the five folders, as the wheel should name them."""
     return {
         f"bilt_mcp/{file.relative_to(root)}"
         for folder in FOLDERS

@@ -1,0 +1,99 @@
+"""Which rows are measured, how often, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .figures import Row
+from .product import FLOOD_BYTES, Product, product, scratch
+from .program import NAMES
+from .rounds_calls import measure_calls
+from .rounds_cancel import measure_cancel, measure_start
+from .rounds_first import measure_cold, measure_warm
+from .rounds_output import measure_flood, measure_lines
+from .rounds_store import measure_store
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How many of each."""
+
+    warm: int
+    cold: int
+    cancel: int
+    hostile: int
+    start: int
+    calls: int
+    store: int
+    lines: int
+    flood: int
+    flood_bytes: int = FLOOD_BYTES
+    many: int = 100_000
+    worker_idle: float = 4.0
+    """Long enough for the worker to stay warm between two rounds, short enough to wait for its end."""
+
+
+FULL = Rounds(
+    warm=40,
+    cold=8,
+    cancel=80,
+    hostile=20,
+    start=60,
+    calls=1500,
+    store=2000,
+    lines=80,
+    flood=3,
+    flood_bytes=1024**3,
+)
+QUICK = Rounds(
+    warm=10, cold=3, cancel=15, hostile=4, start=12, calls=200, store=300, lines=20, flood=1
+)
+SMOKE = Rounds(
+    warm=2,
+    cold=1,
+    cancel=2,
+    hostile=1,
+    start=2,
+    calls=5,
+    store=20,
+    lines=4,
+    flood=1,
+    many=2_000,
+    worker_idle=1.0,
+)
+
+
+def measure(names: set[str], count: Rounds) -> list[Row]:
+    """The rows of the chosen names, in the order in which they are shown."""
+    rows: dict[str, list[Row]] = {}
+    with scratch() as folder:
+        if "warm" in names:
+            rows["warm"] = measure_warm(folder, count.warm)
+        if "cold" in names:
+            rows["cold"] = measure_cold(folder, count.cold)
+        if names & {"cancel", "start", "calls", "output"}:
+            with product(folder, count.worker_idle) as served:
+                rows |= _measure_served(served, folder, names, count)
+        # Last: meanwhile the worker finds nothing to do and leaves.
+        if "store" in names:
+            rows["store"] = measure_store(folder, count.store, count.many)
+    return [row for name in NAMES if name in rows for row in rows[name]]
+
+
+def _measure_served(
+    served: Product, folder: Path, names: set[str], count: Rounds
+) -> dict[str, list[Row]]:
+    rows: dict[str, list[Row]] = {}
+    if "cancel" in names:
+        rows["cancel"] = measure_cancel(served, count.cancel, count.hostile)
+    if "start" in names:
+        rows["start"] = measure_start(served, count.start)
+    if "calls" in names:
+        rows["calls"] = measure_calls(served, folder, count.calls)
+    if "output" in names:
+        rows["output"] = [
+            *measure_lines(served, count.lines),
+            *measure_flood(served, count.flood, count.flood_bytes),
+        ]
+    return rows

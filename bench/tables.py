@@ -1,0 +1,148 @@
+"""Figures that were kept as JSON, as tables in Markdown: at the marks in a page that ask for them.
+
+`<!-- figures -->` and `<!-- /figures -->` hold between them all rows and what each floor is; `<!-- figures: warm,
+cancel -->` only these rows. `<!-- peers -->` holds the comparison with others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .figures import told
+
+Found = Mapping[str, Any]
+"""What `bilt-mcp bench --json` has written, or the comparison with peers: `machine` and `rows`."""
+
+MARKS = re.compile(r"(<!-- (figures|peers)(?:: *(.*?))? -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+FIGURES_HEAD = ("", "floor p50", "ours p50", "ratio", "p95", "p99", "target", "reached")
+PEERS_HEAD = (
+    "",
+    "version",
+    "start of a step",
+    "cancel, to verified dead",
+    "left alive",
+    "memory",
+    "first answer",
+)
+CANNOT = "–"
+
+
+class NoFigures(Exception):
+    """A page asks for figures that are not there; the text says which."""
+
+
+def fill(page: str, figures: Found | None, peers: Found | None) -> str:
+    """The page with the table that belongs there between each two marks. Raises `NoFigures`."""
+
+    def table(match: re.Match[str]) -> str:
+        begin, kind, names, end = match.groups()
+        found = figures if kind == "figures" else peers
+        if found is None:
+            raise NoFigures(f"the page asks for {kind}, which were not given")
+        chosen = [name.strip() for name in (names or "").split(",") if name.strip()]
+        text = figures_table(found, chosen) if kind == "figures" else peers_table(found)
+        return f"{begin}\n{text}\n{end}"
+
+    return MARKS.sub(table, page)
+
+
+def figures_table(found: Found, names: Sequence[str] = ()) -> str:
+    """Ours beside the floor, the command and the machine. Without names every row, and what each floor is."""
+    rows = chosen_rows(found, names)
+    lines = [_line(FIGURES_HEAD), "|---|--:|--:|--:|--:|--:|---|---|"]
+    lines += [_line(_figures_cells(row)) for row in rows]
+    if not names:
+        lines += [
+            "",
+            "The floor is the least that could do the same, measured in the same run:",
+            "",
+        ]
+        lines += [f"* {'; '.join(of)}: {floor}" for floor, of in _floors(rows).items()]
+    lines += ["", made_by(found), ""]
+    return "\n".join(lines)
+
+
+def chosen_rows(found: Found, names: Sequence[str]) -> list[Found]:
+    """The rows of these names in this order, or all of them. Raises `NoFigures`."""
+    rows: dict[str, Found] = {row["name"]: row for row in found["rows"]}
+    if missing := [name for name in names if name not in rows]:
+        raise NoFigures(f"no rows {', '.join(missing)}; there are {', '.join(rows)}")
+    return [rows[name] for name in names or rows]
+
+
+def label(row: Found) -> str:
+    """What a row is about, and what was counted meanwhile."""
+    counts = "".join(f" ({told(value)} {name})" for name, value in row["counts"].items())
+    return f"{row['what'].strip()}{counts}"
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A figure with its unit; what is not there is a dash."""
+    return CANNOT if value is None else f"{told(value)} {unit}"
+
+
+def limits(row: Found) -> str:
+    """A row's target in words, or nothing."""
+    target: Found = row["target"] or {}
+    parts = [
+        f"{name} ≤ {target[name]:g} {row['unit']}"
+        for name in ("p50", "p95")
+        if target.get(name) is not None
+    ]
+    if target.get("ratio") is not None:
+        parts.append(f"p50 ≤ {target['ratio']:g} × floor")
+    return ", ".join(parts)
+
+
+def made_by(found: Found) -> str:
+    """The command and the machine, in a sentence."""
+    facts: Found = found["machine"]
+    made = f"Made by `{found['command']}`" if found.get("command") else "Made"
+    return f"{made} on: {', '.join(f'{name} {value}' for name, value in facts.items() if value)}."
+
+
+def peers_table(found: Found) -> str:
+    """Each peer with the same job, and ours among them."""
+    lines = [_line(PEERS_HEAD), "|---|---|--:|--:|--:|--:|--:|"]
+    for row in found["rows"]:
+        survivors = row.get("survivors")
+        cells = (
+            f"**{row['peer']}**" if row["peer"] == "bilt-mcp" else row["peer"],
+            row.get("version") or "",
+            amount(row.get("start_ms"), "ms"),
+            amount(row.get("cancel_ms"), "ms"),
+            CANNOT if survivors is None else told(survivors),
+            amount(row.get("memory_mib"), "MiB"),
+            amount(row.get("first_answer_ms"), "ms"),
+        )
+        lines.append(_line(cells))
+    lines += ["", f"{CANNOT} is what a peer cannot do. {made_by(found)}", ""]
+    return "\n".join(lines)
+
+
+def _figures_cells(row: Found) -> Sequence[str]:
+    unit, ours, floor = row["unit"], row["ours"], row["floor"]
+    return (
+        label(row),
+        amount(floor["p50"], unit) if floor else "",
+        f"**{amount(ours['p50'], unit)}**",
+        "" if row["ratio"] is None else f"{told(row['ratio'])} ×",
+        amount(ours["p95"], unit),
+        amount(ours["p99"], unit),
+        limits(row),
+        {True: "yes", False: "**no**", None: ""}[row["ok"]],
+    )
+
+
+def _floors(rows: Sequence[Found]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row["floor_is"]:
+            found.setdefault(row["floor_is"], []).append(row["what"].strip())
+    return found
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
