@@ -30,11 +30,13 @@ class Target:
     p95: float | None = None
     ratio: float | None = None
 
-    def __str__(self) -> str:
-        parts: list[str] = []
-        for name, limit in (("p50", self.p50), ("p95", self.p95)):
-            if limit is not None:
-                parts.append(f"{name} ≤ {limit:g}")
+    def told(self, unit: str) -> str:
+        """In words."""
+        parts = [
+            f"{name} ≤ {limit:g} {unit}"
+            for name, limit in (("p50", self.p50), ("p95", self.p95))
+            if limit is not None
+        ]
         if self.ratio is not None:
             parts.append(f"p50 ≤ {self.ratio:g} × floor")
         return ", ".join(parts)
@@ -86,7 +88,7 @@ class Row:
             told(percentile(self.ours, 95)),
             told(percentile(self.ours, 99)),
             str(len(self.ours)),
-            "" if self.target is None else str(self.target),
+            "" if self.target is None else self.target.told(self.unit),
             {True: "yes", False: "NO", None: ""}[ok],
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .figures import told
 from .sheet import WIDE, LogAxis, Sheet
-from .tables import Found, amount, chosen_rows
+from .tables import OURS, Found, amount, chosen_rows, dead, middle
 
 WIDTH = 920.0
 MARGIN = 24.0
@@ -17,7 +17,7 @@ VALUES = 196.0
 
 METRICS = (
     ("start_ms", "start of a step", "ms"),
-    ("cancel_ms", "cancel, to verified dead", "ms"),
+    ("cancel_dead_ms", "cancel, until all of it is dead", "ms"),
     ("memory_mib", "memory", "MiB"),
     ("first_answer_ms", "first answer of a new client", "ms"),
 )
@@ -29,13 +29,10 @@ def figures_picture(found: Found, names: Sequence[str] = ()) -> str:
     sheet = Sheet(WIDTH)
     sheet.text(MARGIN, 36, "bilt-mcp, as a multiple of the least that could do the same", "title")
     facts: Found = found["machine"]
-    on = ", ".join(f"{facts[name]} {word}" for name, word in (("cores", "cores"), ("CPU", "")))
-    sheet.text(
-        MARGIN,
-        56,
-        f"Each floor was measured in the same run, taking turns with ours. {on.strip()}".strip(),
-        "quiet small",
-    )
+    cores = f"{facts['cores']} cores" if "cores" in facts else ""
+    on = ", ".join(filter(None, [cores, facts.get("CPU")]))
+    said = f"Each floor was measured in the same run, taking turns with ours. {on}"
+    sheet.text(MARGIN, 56, said.strip(), "quiet small")
     words = max((len(row["what"].strip()) for row in rows), default=0)
     left = MARGIN + min(max(words * WIDE, 200), 380) + 8
     marked = [value for row in rows for value in _marked(row)]
@@ -116,13 +113,13 @@ def _legend(sheet: Sheet, y: float) -> None:
 
 def peers_picture(found: Found) -> str:
     """The same job on each peer: a panel for each thing that was measured, shorter is better."""
-    rows: Sequence[Found] = found["rows"]
+    rows: Sequence[Found] = [row for row in found["rows"] if not row.get("skipped")]
     sheet = Sheet(WIDTH)
     sheet.text(MARGIN, 36, "The same job, side by side", "title")
     sheet.text(
         MARGIN,
         56,
-        "Measured in one run on one machine; shorter is better.",
+        "Medians of one run on one machine; shorter is better.",
         "quiet small",
     )
     gap = 36.0
@@ -144,23 +141,25 @@ def _panel(
     name, title, unit = metric
     x, y, width = place
     sheet.text(x, y + 12, title, "head")
-    names = min(max(len(row["peer"]) for row in rows) * WIDE, 170) + 10
-    room = 150 if name == "cancel_ms" else 76
-    values = [row[name] for row in rows if row.get(name)]
-    left, longest = x + names, width - names - room
+    names = min(max(len(row["peer"]) for row in rows) * WIDE, 190) + 10
+    is_cancel = name == "cancel_dead_ms"
+    values = [middle(row, name) or 0 for row in rows]
+    left, longest = x + names, width - names - (150 if is_cancel else 76)
     sheet.line(left, y + 24, left, y + 30 + len(rows) * 24, "grid")
-    for number, row in enumerate(rows):
-        middle = y + 40 + number * 24
-        ours = row["peer"] == "bilt-mcp"
-        value = row.get(name)
-        sheet.text(left - 8, middle + 4.5, row["peer"], "strong" if ours else "", anchor="end")
-        long = max(longest * value / max(values), 2) if value else 0
-        sheet.box(left, middle - BAR / 2, long, BAR, "reached" if ours else "plain", 2)
-        alive = row.get("survivors") if name == "cancel_ms" else None
+    for number, (row, value) in enumerate(zip(rows, values, strict=True)):
+        foot = y + 44.5 + number * 24
+        ours = row["peer"] == OURS
+        alive = row.get("survivors_after") if is_cancel else None
+        said = dead(row) if is_cancel else amount(middle(row, name), unit)
+        sheet.text(left - 8, foot, row["peer"], "strong" if ours else "", anchor="end")
+        long = max(longest * value / max(values), 2) if value and not alive else 0
+        if long:
+            kind = "reached" if ours else "plain"
+            sheet.box(left, foot - 4.5 - BAR / 2, long, BAR, kind, 2)
         sheet.text(
             left + long + 8,
-            middle + 4.5,
-            "cannot" if value is None else amount(value, unit),
+            foot,
+            said,
             "number strong" if ours else "number quiet",
             warning=f"{told(alive)} left alive" if alive else "",
         )

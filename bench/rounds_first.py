@@ -10,7 +10,7 @@ from .kernel import MS, bearers, memory_mib, now
 from .product import Product, bare_argv, leave, server_argv
 
 BARE = "the bare MCPServer of the same SDK, over its own stdio"
-IDLE_SECONDS = 20.0
+IDLE_SECONDS = 120.0
 """What is resident outlasts any round; it is told to go at the end."""
 
 

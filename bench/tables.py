@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .figures import told
+from .figures import Target, told
 
 Found = Mapping[str, Any]
 """What `bilt-mcp bench --json` has written, or the comparison with peers: `machine` and `rows`."""
@@ -21,11 +21,14 @@ PEERS_HEAD = (
     "",
     "version",
     "start of a step",
-    "cancel, to verified dead",
-    "left alive",
+    "cancel: answered",
+    "cancel: all dead",
+    "alive when answered",
+    "alive in the end",
     "memory",
     "first answer",
 )
+OURS = "bilt-mcp"
 CANNOT = "–"
 
 
@@ -78,22 +81,9 @@ def label(row: Found) -> str:
     return f"{row['what'].strip()}{counts}"
 
 
-def amount(value: float | None, unit: str) -> str:
+def amount(value: float | None, unit: str = "") -> str:
     """A figure with its unit; what is not there is a dash."""
-    return CANNOT if value is None else f"{told(value)} {unit}"
-
-
-def limits(row: Found) -> str:
-    """A row's target in words, or nothing."""
-    target: Found = row["target"] or {}
-    parts = [
-        f"{name} ≤ {target[name]:g} {row['unit']}"
-        for name in ("p50", "p95")
-        if target.get(name) is not None
-    ]
-    if target.get("ratio") is not None:
-        parts.append(f"p50 ≤ {target['ratio']:g} × floor")
-    return ", ".join(parts)
+    return CANNOT if value is None else f"{told(value)} {unit}".strip()
 
 
 def made_by(found: Found) -> str:
@@ -104,22 +94,45 @@ def made_by(found: Found) -> str:
 
 
 def peers_table(found: Found) -> str:
-    """Each peer with the same job, and ours among them."""
-    lines = [_line(PEERS_HEAD), "|---|---|--:|--:|--:|--:|--:|"]
+    """Each peer with the same job, ours among them, and how each was set up."""
+    rows = [row for row in found["rows"] if not row.get("skipped")]
+    lines = [_line(PEERS_HEAD), "|---|---|--:|--:|--:|--:|--:|--:|--:|"]
+    lines += [_line(_peer_cells(row)) for row in rows]
+    lines += ["", f"Times are medians; {CANNOT} is what a peer has not. {made_by(found)}", ""]
     for row in found["rows"]:
-        survivors = row.get("survivors")
-        cells = (
-            f"**{row['peer']}**" if row["peer"] == "bilt-mcp" else row["peer"],
-            row.get("version") or "",
-            amount(row.get("start_ms"), "ms"),
-            amount(row.get("cancel_ms"), "ms"),
-            CANNOT if survivors is None else told(survivors),
-            amount(row.get("memory_mib"), "MiB"),
-            amount(row.get("first_answer_ms"), "ms"),
-        )
-        lines.append(_line(cells))
-    lines += ["", f"{CANNOT} is what a peer cannot do. {made_by(found)}", ""]
-    return "\n".join(lines)
+        if said := row.get("skipped") or row.get("note"):
+            lines.append(f"* {row['peer']}: {'not measured: ' if row.get('skipped') else ''}{said}")
+    return "\n".join([*lines, ""])
+
+
+def middle(row: Found, name: str) -> float | None:
+    """A figure of a peer: one that was measured once, or the median of many; None where it has none."""
+    value: Any = row.get(name)
+    if value is None or isinstance(value, float | int):
+        return value
+    median: float = value["p50"]
+    return median
+
+
+def dead(row: Found) -> str:
+    """How long until everything of a cancelled job was dead, or that it never was."""
+    if row.get("survivors_after"):
+        return "never"
+    return amount(middle(row, "cancel_dead_ms"), "ms")
+
+
+def _peer_cells(row: Found) -> Sequence[str]:
+    return (
+        f"**{row['peer']}**" if row["peer"] == OURS else row["peer"],
+        row.get("version") or "",
+        amount(middle(row, "start_ms"), "ms"),
+        amount(middle(row, "cancel_answer_ms"), "ms"),
+        dead(row),
+        amount(row.get("survivors_at_answer")),
+        amount(row.get("survivors_after")),
+        amount(middle(row, "memory_mib"), "MiB"),
+        amount(middle(row, "first_answer_ms"), "ms"),
+    )
 
 
 def _figures_cells(row: Found) -> Sequence[str]:
@@ -131,7 +144,7 @@ def _figures_cells(row: Found) -> Sequence[str]:
         "" if row["ratio"] is None else f"{told(row['ratio'])} ×",
         amount(ours["p95"], unit),
         amount(ours["p99"], unit),
-        limits(row),
+        Target(**row["target"]).told(unit) if row["target"] else "",
         {True: "yes", False: "**no**", None: ""}[row["ok"]],
     )
 
