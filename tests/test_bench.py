@@ -94,11 +94,12 @@ def test_where_it_cannot_measure_it_says_so_and_imports_nothing_that_is_not_ther
     assert "Traceback" not in done.stderr
 
 
-def test_who_serves_does_not_pay_for_the_bench(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [[], ["--no-resident"]])
+def test_who_serves_does_not_pay_for_the_bench(how: list[str], tmp_path: Path) -> None:
+    words = ("-X", "importtime", "-P", "-m", "bilt_mcp.server", "--store", "store")
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-P", "-m", "bilt_mcp.server", "--store", "store"],
+        [sys.executable, *words, *how],
         cwd=tmp_path,
-        env={**os.environ, "BILT_WORKER_IDLE": "0.5"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -106,4 +107,5 @@ def test_who_serves_does_not_pay_for_the_bench(tmp_path: Path) -> None:
     )
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "bilt_mcp.server" in imported
+    assert ("bilt_mcp.server.app" in imported) == bool(how)
     assert [name for name in imported if "bench" in name] == []
