@@ -61,7 +61,7 @@ bench: $(WITH_CLI) ## measure on this machine, each thing beside its floor (ARGS
 	@$(RUN) -m bilt_mcp.server bench $(ARGS)
 
 .PHONY: figures
-figures: $(WITH_CLI) ## docs/figures.json, which `make bench ARGS="--json docs/figures.json"` writes, as tables and pictures
+figures: $(WITH_CLI) ## put docs/figures.json into the documentation, as tables and pictures
 	@$(RUN) -m bilt_mcp.bench.picture docs/figures.json $(if $(wildcard docs/peers.json),--peers docs/peers.json) \
 	    --draw docs --fill README.md docs/performance.md
 

@@ -34,6 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    if given.json not in (None, "-"):
+        try:
+            Path(given.json).open("a").close()
+        except OSError as error:  # said now, and not after five minutes
+            print(f"bilt-mcp bench: cannot write {given.json}: {error.strerror}", file=sys.stderr)
+            return 2
     # Only now: what measures needs what only Linux has.
     from .machine import load, machine
     from .measure import FULL, QUICK, SMOKE, measure

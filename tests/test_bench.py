@@ -78,6 +78,17 @@ def test_a_missed_target_is_an_exit_code_when_it_is_asked_for(tmp_path: Path) ->
     assert ("missed: cold" in done.stderr) == (not row["ok"])
 
 
+@NEEDS_LINUX
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path,
+) -> None:
+    done = run(tmp_path, "-m", "bilt_mcp.bench", "--json", "no/such/folder.json")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "bilt-mcp bench: cannot write no/such/folder.json: No such file or directory\n"
+    )
+
+
 def test_where_it_cannot_measure_it_says_so_and_imports_nothing_that_is_not_there(
     tmp_path: Path,
 ) -> None:
