@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -109,6 +110,9 @@ def workers(store: Path) -> list[int]:
 def server_argv(folder: Path, store: str = "store") -> tuple[str, ...]:
     """How a server for the scratch project is started."""
     places = ("--project", str(folder / "project"), "--store", str(folder / store))
+    installed = Path(sysconfig.get_path("scripts"), "bilt-mcp")
+    if installed.exists():  # what clients start
+        return (str(installed), *places)
     return (sys.executable, "-P", "-m", "bilt_mcp.server", *places)
 
 
