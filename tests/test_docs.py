@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bilt_mcp.bench.picture import load as load_figures
+from bilt_mcp.bench.plot import figures_picture, peers_picture
+from bilt_mcp.bench.tables import MARKS, fill
 from bilt_mcp.engine.workflow_file import load
 from bilt_mcp.engine.workflow_step import Limits, ProjectTable, Step
 from bilt_mcp.server import __main__ as program
@@ -16,6 +19,9 @@ from bilt_mcp.tools import TOOLS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+FIGURES = ROOT / "docs" / "figures.json"
+PEERS = ROOT / "docs" / "peers.json"
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 
 
 @pytest.mark.parametrize("name", [tool.name for tool in TOOLS])
@@ -58,7 +64,7 @@ def test_the_readme_names_every_option_and_variable(capsys: pytest.CaptureFixtur
 
 
 def test_every_link_within_the_documentation_leads_somewhere() -> None:
-    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
@@ -67,3 +73,23 @@ def test_the_program_has_the_version_of_its_package() -> None:
     assert (
         tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"] == VERSION
     )
+
+
+def test_the_tables_of_figures_are_those_that_the_bench_has_measured() -> None:
+    """`make figures` makes them from what was kept; a figure that somebody edited is found here."""
+    figures = load_figures(FIGURES)
+    peers = load_figures(PEERS) if PEERS.exists() else None
+    shown = {page.name: page.read_text("utf-8") for page in PAGES}
+    marked = {name for name, text in shown.items() if MARKS.search(text)}
+    assert marked >= {"README.md", "performance.md"}
+    for name in marked:
+        assert fill(shown[name], figures, peers) == shown[name], f"{name}: make figures"
+
+
+def test_the_pictures_of_figures_are_drawn_from_what_the_bench_has_measured() -> None:
+    drawn = {"figures.svg": figures_picture(load_figures(FIGURES))}
+    if PEERS.exists():
+        drawn["peers.svg"] = peers_picture(load_figures(PEERS))
+    for name, picture in drawn.items():
+        assert (FIGURES.parent / name).read_text("utf-8") == picture, f"{name}: make figures"
+        assert any(name in page.read_text("utf-8") for page in PAGES), f"no page shows {name}"
