@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .figures import Row
-from .product import FLOOD_BYTES, Product, product, scratch
+from .product import Product, product, scratch
 from .program import NAMES
 from .rounds_calls import measure_calls
-from .rounds_cancel import measure_cancel, measure_start
+from .rounds_cancel import measure_beside, measure_cancel, measure_start
 from .rounds_first import measure_cold, measure_warm
 from .rounds_output import measure_flood, measure_lines
 from .rounds_store import measure_store
@@ -28,7 +28,9 @@ class Rounds:
     store: int
     lines: int
     flood: int
-    flood_bytes: int = FLOOD_BYTES
+    deluge: int
+    beside: int = 8
+    """Builds that run beside."""
     many: int = 100_000
     worker_idle: float = 4.0
     """Long enough for the worker to stay warm between two rounds, short enough to wait for its end."""
@@ -43,11 +45,20 @@ FULL = Rounds(
     calls=1500,
     store=2000,
     lines=80,
-    flood=3,
-    flood_bytes=1024**3,
+    flood=5,
+    deluge=3,
 )
 QUICK = Rounds(
-    warm=10, cold=3, cancel=15, hostile=4, start=12, calls=200, store=300, lines=20, flood=1
+    warm=10,
+    cold=3,
+    cancel=15,
+    hostile=4,
+    start=12,
+    calls=200,
+    store=300,
+    lines=20,
+    flood=1,
+    deluge=0,
 )
 SMOKE = Rounds(
     warm=2,
@@ -59,6 +70,8 @@ SMOKE = Rounds(
     store=20,
     lines=4,
     flood=1,
+    deluge=0,
+    beside=1,
     many=2_000,
     worker_idle=1.0,
 )
@@ -72,7 +85,7 @@ def measure(names: set[str], count: Rounds) -> list[Row]:
             rows["warm"] = measure_warm(folder, count.warm)
         if "cold" in names:
             rows["cold"] = measure_cold(folder, count.cold)
-        if names & {"cancel", "start", "calls", "output"}:
+        if names & {"cancel", "start", "beside", "calls", "output"}:
             with product(folder, count.worker_idle) as served:
                 rows |= _measure_served(served, folder, names, count)
         # Last: meanwhile the worker finds nothing to do and leaves.
@@ -87,6 +100,10 @@ def _measure_served(
     rows: dict[str, list[Row]] = {}
     if "cancel" in names:
         rows["cancel"] = measure_cancel(served, count.cancel, count.hostile)
+    if "beside" in names:
+        rows["beside"] = measure_beside(
+            served, folder, count.beside, count.cancel // 2, max(1, count.hostile // 2)
+        )
     if "start" in names:
         rows["start"] = measure_start(served, count.start)
     if "calls" in names:
@@ -94,6 +111,7 @@ def _measure_served(
     if "output" in names:
         rows["output"] = [
             *measure_lines(served, count.lines),
-            *measure_flood(served, count.flood, count.flood_bytes),
+            *measure_flood(served, "flood", count.flood),
+            *(measure_flood(served, "deluge", count.deluge) if count.deluge else ()),
         ]
     return rows

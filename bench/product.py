@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from .kernel import bearers, until, with_arguments
 HERE = Path(__file__).parent
 FINAL = {"completed", "failed", "cancelled"}
 PATIENCE_SECONDS = 20.0
-FLOOD_BYTES = 64 * 1024 * 1024
-LINE = "x" * 119
+MIB = 1024 * 1024
+FLOODS = {"flood": 64 * MIB, "deluge": 1024 * MIB}
+"""How much a step prints, by its name."""
 
 PYTHON = (sys.executable, "-I", "-S")
 LINES_CODE = """
@@ -40,7 +41,10 @@ STEPS: dict[str, tuple[str, ...]] = {
         *(sys.executable, str(HERE / "hostile.py")),
     ),
     "start": ("/bin/sh", "-c", ": > started"),
-    "flood": ("/bin/sh", "-c", f'yes {LINE} | head -c "${{BILT_MESSAGE##* }}"'),
+    # Short lines, which cost more than long ones.
+    **{name: ("/bin/sh", "-c", f"yes xxx | head -c {size}") for name, size in FLOODS.items()},
+    # A build that says a line ten times a second.
+    "busy": ("/bin/sh", "-c", "n=0; while :; do n=$((n+1)); echo working on $n; sleep 0.1; done"),
     "lines": ("/bin/sh", "-c", 'exec "$0" -I -S -c "$1" "$BILT_MESSAGE"', PYTHON[0], LINES_CODE),
 }
 """What the project can run. The first word of a message chooses; the floor runs the same argv."""
@@ -60,15 +64,19 @@ def scratch() -> Generator[Path]:
     """A folder with a project and a place for a store; removed when nothing uses it any more."""
     folder = Path(tempfile.mkdtemp(prefix="bilt-bench-"))
     try:
-        project = folder / "project"
-        project.mkdir()
-        (project / "bilt.toml").write_text(bilt_toml(), "utf-8")
-        for fifo in ("grown", "started"):
-            os.mkfifo(project / fifo)
+        make_project(folder / "project")
         yield folder
     finally:
         leave(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_project(project: Path) -> None:
+    """A folder with the workflow file, and the FIFOs by which steps say that they run."""
+    project.mkdir()
+    (project / "bilt.toml").write_text(bilt_toml(), "utf-8")
+    for fifo in ("grown", "started"):
+        os.mkfifo(project / fifo)
 
 
 def leave(place: Path, *, patience: float = PATIENCE_SECONDS) -> None:
@@ -107,9 +115,9 @@ def workers(store: Path) -> list[int]:
     return with_arguments("bilt_mcp.engine.worker", str(store / "bilt.db"))
 
 
-def server_argv(folder: Path, store: str = "store") -> tuple[str, ...]:
-    """How a server for the scratch project is started."""
-    places = ("--project", str(folder / "project"), "--store", str(folder / store))
+def server_argv(folder: Path, store: str = "store", project: str = "project") -> tuple[str, ...]:
+    """How a server for the scratch project, or another one, is started."""
+    places = ("--project", str(folder / project), "--store", str(folder / store))
     installed = Path(sysconfig.get_path("scripts"), "bilt-mcp")
     if installed.exists():  # what clients start
         return (str(installed), *places)
@@ -188,6 +196,25 @@ class Product:
             with suppress(ToolFailed, OSError, EOFError, TimeoutError, ValueError):
                 self.cancel()
             raise
+
+
+@contextmanager
+def builds_beside(folder: Path, count: int) -> Generator[None]:
+    """While the block runs, as many other projects build on the same store; 0 is silence."""
+    with ExitStack() as stack:
+        for number in range(count):
+            name = f"beside{number}"
+            make_project(folder / name)
+            argv = server_argv(folder, project=name)
+            client = stack.enter_context(
+                StdioClient(argv, cwd=folder, log=folder / "beside.log", env={})
+            )
+            beside = Product(folder, client)
+            stack.enter_context(beside.nothing_left_running())
+            beside.send("busy")
+            stack.callback(beside.cancel)
+            until(lambda b=beside: b.session()["status"] == "running", f"{name} builds")  # type: ignore[misc]
+        yield
 
 
 @contextmanager

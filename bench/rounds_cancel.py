@@ -7,12 +7,26 @@ import random
 import subprocess
 import time
 from contextlib import suppress
+from pathlib import Path
 from uuid import uuid4
 
 from .figures import Row, Target, rounds
 from .hostile import COUNT
 from .kernel import MS, Opened, Process, bearers, is_alive, kill, now, until
-from .product import STEPS, Product
+from .product import STEPS, Product, builds_beside
+
+
+def measure_beside(
+    product: Product, folder: Path, builds: int, count: int, hostile_count: int
+) -> list[Row]:
+    """Cancel and start again, while other projects build on the same store."""
+    with builds_beside(folder, builds):
+        beside = f", {builds} builds beside"
+        rows = [*measure_cancel(product, count, hostile_count), *measure_start(product, count)]
+    for row in rows:
+        row.name += " beside"
+        row.what += beside
+    return rows
 
 
 def measure_cancel(product: Product, count: int, hostile_count: int) -> list[Row]:

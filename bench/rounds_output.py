@@ -6,53 +6,62 @@ import os
 import subprocess
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from .figures import Row, Target, rounds
-from .kernel import MS, PeakMemory, children, now
-from .product import STEPS, Product
+from .kernel import MS, PeakMemory, children, memory_mib, now
+from .product import FLOODS, MIB, STEPS, Product
 
-MIB = 1024 * 1024
 READ_EVERY_SECONDS = 0.005
+MEMORY_MIB = 64.0
 
 
-def measure_flood(product: Product, count: int, size: int) -> list[Row]:
-    """Some bytes of output through a step, from the call to completed."""
-    message = f"flood {size}"
-    row = Row(
-        "flood",
-        f"{size // MIB:,} MiB of output, to completed",
-        "the same command into a file",
-        target=Target(ratio=2),
-    )
-    worker = Row("flood worker", "    peak memory of the worker", "", unit="MiB")
-    keeper = Row("flood keeper", "    peak memory of the keeper", "", unit="MiB")
+def measure_flood(product: Product, name: str, count: int) -> list[Row]:
+    """A flood through a step (see `FLOODS`), from the call to completed."""
+    size = FLOODS[name]
+    told = f"{size // MIB} MiB of output, to completed"
+    row = Row(name, told, "the same command into a file", target=Target(ratio=2))
+    worker = _memory(f"{name} worker", "    memory of the worker above its own")
+    keeper = _memory(f"{name} keeper", "    memory of the keeper above its own")
     for number in rounds(row.what, count):
         for ours in (True, False) if number % 2 else (False, True):
             if ours:
                 pid = product.worker()
+                # A spare keeper waits beside the worker: the next step is its.
+                idle = [memory_mib(who) or 0.0 for who in (pid, *_keepers(pid)[:1])]
                 workers = PeakMemory(lambda pid=pid: [pid])  # type: ignore[misc]
-                keepers = PeakMemory(lambda pid=pid: children(pid))  # type: ignore[misc]
+                keepers = PeakMemory(lambda pid=pid: _keepers(pid))  # type: ignore[misc]
                 with workers, keepers:
                     began = now()
-                    product.send(message)
+                    product.send(name)
                     product.finish()
                     row.ours.append((now() - began) / MS)
-                worker.ours.append(workers.mib)
-                keeper.ours.append(keepers.mib)
+                worker.ours.append(max(0.0, workers.mib - idle[0]))
+                keeper.ours.append(max(0.0, keepers.mib - idle[-1]))
             else:
                 file = product.project / "flood.out"
                 began = now()
                 with file.open("wb") as out:
-                    subprocess.run(
-                        STEPS["flood"],
-                        stdout=out,
-                        env={**os.environ, "BILT_MESSAGE": message},
-                        check=True,
-                    )
+                    subprocess.run(STEPS[name], stdout=out, check=True)
                 row.floor.append((now() - began) / MS)
                 assert file.stat().st_size == size
                 file.unlink()
     return [row, worker, keeper]
+
+
+def _keepers(worker: int) -> list[int]:
+    """The keepers of a worker; a child that is only about to become one still looks like the worker."""
+    named: list[int] = []
+    for pid in children(worker):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text("utf-8") == "bilt-keeper\n":
+                named.append(pid)
+    return named
+
+
+def _memory(name: str, what: str) -> Row:
+    return Row(name, what, "", unit="MiB", target=Target(p95=MEMORY_MIB))
 
 
 def measure_lines(product: Product, count: int) -> list[Row]:
