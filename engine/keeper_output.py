@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+from time import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 PIPE_BYTES = 1 << 20
 READ_BYTES = 1 << 18
+LIVE_BURST = LIVE_RATE = 1 << 22  # bytes at once, and a second: a worker has other steps too
+SEGMENT_HEAD = b"%019d %019d\n"  # where in the log a segment begins and ends
 FIONREAD = 0x541B if sys.platform == "linux" else 0x4004667F
 
 
@@ -47,8 +50,10 @@ class Output:
         self.tail_bytes = max(1, plan["tail_bytes"] // 2)
         self.buffer = bytearray(READ_BYTES)
         self.view = memoryview(self.buffer)
-        self.bytes = self.dropped = self.turns = 0
+        self.segments: list[int] = []
+        self.bytes = self.dropped = self.turns = self.began = 0
         self.gap = self.midline = False
+        self.allowance, self.allowed_at = float(LIVE_BURST), monotonic()
         self.half_pipe = pipe_size(forward) // 2
         self.log_error: str | None = None
         self.file = -1
@@ -86,26 +91,43 @@ class Output:
         return size
 
     def keep(self, data: memoryview) -> None:
-        """Write to the head, then to two tail segments in turn, each begun with its offset."""
+        """Write to the head, then to two tail segments in turn."""
         offset = self.bytes
         while data:
             if self.room <= 0:
-                os.close(self.file)
-                self.file = create(self.tails[self.turns % 2])
-                self.turns += 1
-                self.room = self.tail_bytes
-                os.write(self.file, b"%019d\n" % offset)
+                self.turn_over(offset)
             size = os.write(self.file, data[: self.room])
             self.room -= size
             offset += size
             data = data[size:]
+        self.mark(offset)
+
+    def turn_over(self, offset: int) -> None:
+        """Go on in the other segment, over what is oldest: to empty a file takes far longer than to write over it."""
+        self.mark(offset)
+        if self.turns == 0:
+            os.close(self.file)
+        which = self.turns % 2
+        if self.turns < 2:
+            self.segments.append(create(self.tails[which]))
+        self.turns += 1
+        self.file, self.began, self.room = self.segments[which], offset, self.tail_bytes
+        self.mark(offset)  # from now on nothing of what was there counts
+        os.lseek(self.file, len(SEGMENT_HEAD % (0, 0)), os.SEEK_SET)
+
+    def mark(self, end: int) -> None:
+        """Say in the segment how far it goes: behind that is what it held before."""
+        if self.turns:
+            os.pwrite(self.file, SEGMENT_HEAD % (self.began, end), 0)
 
     def pass_on(self, data: memoryview) -> None:
-        """Give the worker what fits; after a gap go on at the start of a line, half empty."""
+        """Give the worker what fits and what it is allowed; after a gap go on at the start of a line, half empty."""
+        now = monotonic()
+        earned = (now - self.allowed_at) * LIVE_RATE
+        self.allowance, self.allowed_at = min(LIVE_BURST, self.allowance + earned), now
         if self.gap:
-            waiting = int.from_bytes(fcntl.ioctl(self.forward, FIONREAD, b"\0" * 4), sys.byteorder)
-            cut = self.buffer.find(b"\n", 0, len(data)) + 1
-            if waiting > self.half_pipe or not cut:
+            cut = self.next_start(data)
+            if cut is None:
                 self.dropped += len(data)
                 return
             self.dropped += cut
@@ -117,14 +139,24 @@ class Output:
                 )  # CAN: the reader is to distrust what it has of the line
                 self.midline = False
         try:
-            size = os.write(self.forward, data)
+            size = os.write(self.forward, data[: max(0, int(self.allowance))])
         except BlockingIOError:
             size = 0
+        self.allowance -= size
         if size:
             self.midline = data[size - 1] != 10
         if size < len(data):
             self.dropped += len(data) - size
             self.gap = True
+
+    def next_start(self, data: memoryview) -> int | None:
+        """Where in `data` to go on after a gap; None while the worker has enough, or no line begins there."""
+        if self.allowance < self.half_pipe:
+            return None
+        waiting = int.from_bytes(fcntl.ioctl(self.forward, FIONREAD, b"\0" * 4), sys.byteorder)
+        if waiting > self.half_pipe:
+            return None
+        return self.buffer.find(b"\n", 0, len(data)) + 1 or None
 
     def finish(self) -> None:
         """After everything is dead: what is still in the pipe (never more than a pipe holds)."""

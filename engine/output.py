@@ -74,17 +74,18 @@ class LineReader:
 
     def feed(self, data: bytes) -> list[str]:
         """Return the lines that `data` completes, without their newlines."""
-        text = self._decoder.decode(data)
-        head, newline, rest = text.partition("\n")
-        self._take(head)
-        if not newline:
-            return []
-        lines = [self._end()]
-        block, newline, tail = rest.rpartition("\n")
-        if newline:
-            lines += self._whole_lines(block)
-        self._take(tail)
-        return lines
+        return self.read(data).split("\n")[:-1]
+
+    def read(self, data: bytes) -> str:
+        """Return the lines that `data` completes, each with its newline."""
+        return self._read(data, None)[0]
+
+    def skim(self, data: bytes, last: int) -> tuple[str, int]:
+        """As `read`, for one who has read enough: lines may be left out, and how many were is told.
+
+        The last `last` lines are not, nor those that a command is among. It costs a fraction of `read`.
+        """
+        return self._read(data, last)
 
     def finish(self, cut: bool = False) -> list[str]:
         """Return the last line if it had no newline, `cut` if more of it was lost. The reader is then as new."""
@@ -96,28 +97,42 @@ class LineReader:
         self._key_lines = 0
         return lines
 
-    def _whole_lines(self, block: str) -> list[str]:
-        """Return the lines of `block`, which begins where a line begins and ends where one ends."""
+    def _read(self, data: bytes, last: int | None) -> tuple[str, int]:
+        text = self._decoder.decode(data)
+        head, newline, rest = text.partition("\n")
+        self._take(head)
+        if not newline:
+            return "", 0
+        first = self._end() + "\n"
+        end = rest.rfind("\n") + 1
+        lines, left_out = self._whole_lines(rest[:end], last) if end else ("", 0)
+        self._take(rest[end:])
+        return first + lines, left_out
+
+    def _whole_lines(self, block: str, last: int | None) -> tuple[str, int]:
+        """Return what is shown of `block`, which begins where a line begins and ends where one ends."""
         if "\r" in block:
-            block = (block + "\n").replace("\r\n", "\n")[:-1]
-        lines = block.split("\n")
+            block = block.replace("\r\n", "\n")
         if (
             not self._key_lines
             and _CUT not in block
-            and max(map(len, lines)) <= _KEPT_CHARS
+            and not _has_line_over(block, _KEPT_CHARS)
             and not (_may_move(block) and _FRAME_END.search(block))
             and "PRIVATE KEY" not in (text := clean(block))
         ):
             # Nothing here goes over the end of a line: one look at all of it will do.
-            return [
-                line if len(line) <= MAX_LINE_CHARS else _bounded(line, 0)
-                for line in self._redactor.redact_lines(text).split("\n")
-            ]
+            start = 0
+            if last is not None and not has_command(text):
+                start = _start_of_last(text, last)
+            shown = self._redactor.redact_lines(text[start:])
+            if _has_line_over(shown, MAX_LINE_CHARS):
+                shown = "".join(_bounded(line, 0) + "\n" for line in shown.split("\n")[:-1])
+            return shown, text.count("\n", 0, start)
         ended: list[str] = []
-        for line in lines:
+        for line in block.split("\n")[:-1]:
             self._take(line)
-            ended.append(self._end())
-        return ended
+            ended.append(self._end() + "\n")
+        return "".join(ended), 0
 
     def _take(self, text: str) -> None:
         """Add `text`, which has no newline, to the line."""
@@ -181,6 +196,27 @@ class LineReader:
         return _bounded(kept, lost + len(text) - len(kept))
 
 
+def _has_line_over(text: str, most: int) -> bool:
+    """Whether a line of `text`, which ends with a newline, is longer than `most` characters."""
+    start = 0
+    while len(text) - start > most + 1:
+        end = text.rfind("\n", start, start + most + 1)
+        if end < 0:
+            return True
+        start = end + 1
+    return False
+
+
+def _start_of_last(text: str, lines: int) -> int:
+    """Where the last `lines` lines of `text` begin, which ends with a newline."""
+    start = len(text)
+    for _ in range(lines):
+        start = text.rfind("\n", 0, max(0, start - 1)) + 1
+        if start == 0:
+            break
+    return start
+
+
 def _may_move(text: str) -> bool:
     return "\r" in text or "\x1b" in text or "\x9b" in text
 
@@ -214,8 +250,14 @@ class Notice:
     text: str
 
 
+_COMMAND_START = re.compile(r"^[^\S\n]*::", re.MULTILINE)
 _PERCENT = re.compile(r"100|[0-9]{1,2}")
 _PROPERTIES = re.compile(r"(?:[A-Za-z]+=[^,]*+(?:,|\Z))*+")
+
+
+def has_command(text: str) -> bool:
+    """Whether a line of `text` may be a command: begins as `parse_command` wants it."""
+    return "::" in text and _COMMAND_START.search(text) is not None
 
 
 def parse_command(line: str) -> Progress | Notice | None:
@@ -265,6 +307,17 @@ class Pieces:
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._bytes = 0  # of the lines, each with a newline
+
+    def fill(self, text: str) -> int:
+        r"""Add as many lines of `text` as fit, and return how many characters that were.
+
+        `text` is ASCII; each of its lines ends with `\n`, and none is longer than a piece.
+        """
+        end = text.rfind("\n", 0, max(0, MAX_PIECE_BYTES + 1 - self._bytes)) + 1
+        if end:
+            self._lines.append(text[: end - 1])
+            self._bytes += end
+        return end
 
     def add(self, line: str) -> list[str]:
         """Add a line and return the pieces that are full."""

@@ -13,14 +13,17 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from bilt_mcp.state import StoreLocation
 
 from .output import LineReader
 from .safe_text import Redactor
-from .step_process import log_paths, read_log
+from .step_log import log_paths, read_log
+
+_PIECE_BYTES = 1 << 16
 
 
 class RunFolder:
@@ -47,7 +50,7 @@ class RunFolder:
         """
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         kept = json.dumps({"environment": dict(environment), "secrets": list(secrets)})
-        _write_private(self._open, kept, durable=True)
+        _write_private(self._open, [kept], durable=True)
 
     def discard(self) -> None:
         """Remove everything: the workflow was not accepted."""
@@ -63,7 +66,7 @@ class RunFolder:
         """Write the message's file and make room for artifacts."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.artifacts.mkdir(mode=0o700, exist_ok=True)
-        _write_private(self.message_file, message)
+        _write_private(self.message_file, [message])
 
     def make_logs_safe(self) -> None:
         """Turn the raw logs into ones that are safe to show. Safe to repeat."""
@@ -97,8 +100,11 @@ class RunFolder:
 
     def _make_safe(self, name: str, redactor: Redactor) -> None:
         reader = LineReader(redactor)
-        lines = [*reader.feed(read_log(self.path, name)), *reader.finish()]
-        _write_private(self.path / f"{name}.log", "".join(f"{line}\n" for line in lines))
+        log = read_log(self.path, name)
+        # In pieces: a megabyte of short lines would otherwise be a hundred megabytes of strings.
+        pieces = (log[at : at + _PIECE_BYTES] for at in range(0, len(log), _PIECE_BYTES))
+        safe = chain(map(reader.read, pieces), (f"{line}\n" for line in reader.finish()))
+        _write_private(self.path / f"{name}.log", safe)
         for raw in log_paths(self.path, name):
             raw.unlink(missing_ok=True)
 
@@ -108,10 +114,10 @@ def step_file_name(position: int, attempt: int) -> str:
     return f"{position:02d}.{attempt}"
 
 
-def _write_private(path: Path, text: str, *, durable: bool = False) -> None:
+def _write_private(path: Path, text: Iterable[str], *, durable: bool = False) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
+        file.writelines(text)
         if durable:
             file.flush()
             os.fsync(file.fileno())

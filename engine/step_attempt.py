@@ -16,11 +16,15 @@ from .patience import attempt as try_once
 from .patience import insist
 from .processes import ProcessId
 from .run_folder import RunFolder, step_file_name
+from .step_log import read_log
 from .step_output import StepOutput
-from .step_process import StepCommand, StepProcess, StepResult, read_log
+from .step_process import StepCommand, StepProcess, StepResult
 from .workflow_step import Step
 
 FLUSH_SECONDS = 0.2
+"""Output becomes a message at most this often: a message for every line would be too many."""
+GATHER_SECONDS = 0.02
+"""What is written so soon after a silence is told together."""
 END_BYTES = 1 << 16
 DEFAULT_LOG_BYTES = 1_310_720
 DEFAULT_MAX_MESSAGES = 200
@@ -152,6 +156,7 @@ class StepAttempt:
     ) -> bool:
         """Pass on what the step says until the keeper has reported; whether its time was up."""
         timed_out = False
+        heard = anyio.Event()
 
         async def watch_time(seconds: float) -> None:
             nonlocal timed_out
@@ -163,9 +168,13 @@ class StepAttempt:
             if leader is not None:
                 started = _record(leader)
                 await try_once(lambda: self._store.step_started(ticket, started))
+            nonlocal heard
             while True:
-                await anyio.sleep(FLUSH_SECONDS)
+                await heard.wait()
+                await anyio.sleep(GATHER_SECONDS)
+                heard = anyio.Event()
                 await self._say(output)
+                await anyio.sleep(FLUSH_SECONDS - GATHER_SECONDS)
 
         async with anyio.create_task_group() as tasks:
             if limit is not None:
@@ -173,6 +182,7 @@ class StepAttempt:
             tasks.start_soon(pass_on)
             async for chunk in process.chunks():
                 output.feed(chunk.data, chunk.dropped)
+                heard.set()
             tasks.cancel_scope.cancel()
         return timed_out
 

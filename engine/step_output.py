@@ -6,7 +6,15 @@ from collections.abc import Iterable
 
 from bilt_mcp.state import Note
 
-from .output import MAX_PIECE_BYTES, LineReader, Notice, Pieces, Progress, parse_command
+from .output import (
+    MAX_PIECE_BYTES,
+    LineReader,
+    Notice,
+    Pieces,
+    Progress,
+    has_command,
+    parse_command,
+)
 from .safe_text import Redactor
 
 TAIL_LINES = 40
@@ -38,8 +46,12 @@ class StepOutput:
         self.wrote = self.wrote or bool(data) or bool(dropped)
         if dropped:
             self._dropped_bytes += dropped
-        for line in self._reader.feed(data):
-            self._line(line)
+        if self._left > 0:
+            self._lines(self._reader.read(data))
+        else:
+            text, left_out = self._reader.skim(data, TAIL_LINES)
+            self._omitted_lines += left_out
+            self._lines(text)
 
     def take(self) -> tuple[list[Note], int | None, str | None, bool]:
         """The messages since the last call, the newest percent and progress text if new, whether it wrote."""
@@ -74,6 +86,25 @@ class StepOutput:
             if last is not None:
                 notes.append(self._note(last))
         return notes
+
+    def _lines(self, text: str) -> None:
+        if text.isascii() and not has_command(text):
+            text = text[self._whole_lines(text) :]
+        for line in text.split("\n")[:-1]:
+            self._line(line)
+
+    def _whole_lines(self, text: str) -> int:
+        """What `_line` does for each line of `text`, at a fraction of the cost; how many characters were kept."""
+        start = 0
+        while self._left > 0 and start < len(text):
+            start += self._pieces.fill(text[start : start + MAX_PIECE_BYTES + 1])
+            if start < len(text):
+                # What does not fit any more begins the next piece, also after the last that counts.
+                end = text.index("\n", start) + 1
+                for piece in self._pieces.add(text[start : end - 1]):
+                    self._keep(piece)
+                start = end
+        return start
 
     def _line(self, line: str) -> None:
         command = parse_command(line)

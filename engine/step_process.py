@@ -22,6 +22,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .processes import ProcessId, brand_of
+from .step_log import log_paths, pids_path
 
 KEEPER = Path(__file__).with_name("keeper.py")
 READY_SECONDS = 20.0
@@ -29,8 +30,6 @@ READY_SECONDS = 20.0
 CLOSE_SECONDS = 15.0
 """Longest time to wait for a keeper that is told to end; it answers within ten."""
 READ_BYTES = 1 << 16
-EDGE_BYTES = 1 << 14
-"""Most that is taken off on each side of a gap in a log, to go on with a whole line."""
 
 _unreaped: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -90,52 +89,6 @@ class Chunk:
 
     data: bytes
     dropped: int
-
-
-def log_paths(folder: Path, name: str) -> tuple[Path, Path, Path]:
-    """Where the raw log of a step is kept: its beginning, and two segments of its end."""
-    return folder / f"{name}.head", folder / f"{name}.tail0", folder / f"{name}.tail1"
-
-
-def pids_path(folder: Path, name: str) -> Path:
-    """Where the keeper lists the step's processes while it runs."""
-    return folder / f"{name}.pids"
-
-
-def read_log(folder: Path, name: str) -> bytes:
-    """Assemble the log as far as it was kept: head, a line for each gap, tail.
-
-    May be called while the step runs; b"" when there is no log.
-    """
-    first, *tails = log_paths(folder, name)
-    head = _read(first)
-    segments: list[tuple[int, bytes]] = []
-    for path in tails:
-        text = _read(path)
-        # Its offset in 19 digits and a newline; less was cut off by a kill, anything else is a step's own file.
-        if text[:19].isdigit() and text[19:20] == b"\n":
-            segments.append((int(text[:20]), text[20:]))
-    pieces, end = [head], len(head)
-    for offset, data in sorted(segments):
-        after = data[max(0, end - offset) :]
-        if offset > end:
-            # Half a line at a gap may hold half a secret, which nobody would find.
-            before = pieces.pop()
-            pieces.append(before[: max(before.rfind(b"\n") + 1, len(before) - EDGE_BYTES)])
-            after = after[min((after.find(b"\n") + 1) or EDGE_BYTES, EDGE_BYTES) :]
-            left = offset - end + len(before) - len(pieces[-1]) + len(data) - len(after)
-            end_of_line = "" if pieces[-1].endswith(b"\n") else "\n"
-            pieces.append(f"{end_of_line}[… {left} bytes left out …]\n".encode())
-        pieces.append(after)
-        end = max(end, offset + len(data))
-    return b"".join(pieces)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
 
 
 class StepProcess:

@@ -51,11 +51,13 @@ from .patience import insist
 from .processes import ProcessId, Remains, Swept, become_subreaper, identify, sweep
 from .run_folder import RunFolder, step_file_name
 from .runner import Runner
-from .step_process import pids_path
+from .step_log import pids_path
 
 log = logging.getLogger("bilt_mcp.worker")
 
 LOOK_SECONDS = 1.0
+LEAST_PLACES = 16
+"""Workflows at once where nobody says otherwise: steps mostly wait, and one that is pending seems to hang."""
 MAX_LOG_BYTES = 1_048_576
 PREPARED_SECONDS = 3600.0
 """After this time what was prepared and not accepted is somebody's crash."""
@@ -68,11 +70,7 @@ class Worker:
         self._store = store
         self._location = location
         self._idle_seconds = idle_seconds
-        self._places = (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
+        self._places = 0
         self._runners: dict[str, Runner] = {}
         self._keepers = KeeperPool()
         self._stopping = False
@@ -224,7 +222,7 @@ class Worker:
         for workflow_id in await self._store.cancelling(self._epoch):
             if workflow_id in self._runners:
                 self._runners[workflow_id].cancel()
-        while not self._stopping and len(self._runners) < self._places:
+        while not self._stopping and len(self._runners) < self._most_at_once():
             claim = await self._store.claim(self._epoch)
             if claim is None:
                 return
@@ -233,6 +231,12 @@ class Worker:
             runner = Runner(self._store, claim, folder, self._keepers, revive)
             self._runners[claim.workflow_id] = runner
             tasks.start_soon(self._run, claim.workflow_id, runner)
+
+    def _most_at_once(self) -> int:
+        # A settings file that is wrong is told to who sends a message; what was accepted goes on as before.
+        with contextlib.suppress(StoreUnavailable):
+            self._places = self._store.settings().max_running or 0
+        return self._places or max(LEAST_PLACES, 2 * (os.cpu_count() or 1))
 
     async def _run(self, workflow_id: str, runner: Runner) -> None:
         try:

@@ -14,16 +14,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from bilt_mcp.engine.keeper_output import Output, pipe_size
 from bilt_mcp.engine.processes import ProcessId, identify, is_alive
+from bilt_mcp.engine.step_log import log_paths, pids_path, read_log
 from bilt_mcp.engine.step_process import (
     StepCommand,
     StepProcess,
     StepResult,
     keeper_pids,
-    log_paths,
-    pids_path,
-    read_log,
 )
 
 from .support.hostile import SHAPES, alive, command, end, python
@@ -269,25 +266,6 @@ async def test_output_arrives_live_and_in_the_log(tmp_path: Path) -> None:
     assert not pids_path(tmp_path, NAME).exists()
 
 
-async def test_a_flood_keeps_its_exact_head_and_tail_in_bounded_files(tmp_path: Path) -> None:
-    lines, kept = 300_000, 1 << 20
-    code = f"import sys\nfor i in range({lines}): sys.stdout.write(f'line {{i:08d}} of many\\n')"
-    full = b"".join(b"line %08d of many\n" % i for i in range(lines))
-    result, _ = await run(step(tmp_path, sys.executable, "-c", code, log_bytes=kept))
-    assert result.code == 0
-    log = read_log(tmp_path, NAME)
-    head, tail = log.split("[… ".encode())
-    left_out, _, tail = tail.partition(" bytes left out …]\n".encode())
-    assert kept // 4 - 22 < len(head) <= kept // 4
-    assert head.endswith(b"many\n")
-    assert tail.startswith(b"line ")  # whole lines on both sides of the gap
-    assert full.startswith(head)
-    assert full.endswith(tail)
-    assert len(tail) >= 3 * kept // 8
-    assert len(head) + int(left_out) + len(tail) == len(full)
-    assert sum(p.stat().st_size for p in log_paths(tmp_path, NAME)) <= kept + 40
-
-
 async def test_a_slow_reader_never_holds_up_a_build_and_resumes_at_a_line(tmp_path: Path) -> None:
     code = (
         "import os\n"
@@ -310,38 +288,6 @@ async def test_a_slow_reader_never_holds_up_a_build_and_resumes_at_a_line(tmp_pa
     assert len(text) + dropped >= 8 * 900_000
     broken = [line for line in text.split(b"\n")[:-1] if len(line) != 8]
     assert all(len(line) < 8 for line in broken)  # cut short at a gap, never joined over one
-
-
-def test_live_output_goes_on_at_the_start_of_a_line_after_a_gap(tmp_path: Path) -> None:
-    source, step_end = os.pipe()
-    worker_end, forward = os.pipe()
-    for fd in (source, worker_end, forward):
-        os.set_blocking(fd, False)
-    room = pipe_size(forward)
-    assert pipe_size(source, 1 << 20) > room
-    paths = [os.fspath(path) for path in log_paths(tmp_path, NAME)]
-    sizes = {"head_bytes": 1 << 20, "tail_bytes": 1 << 20}
-    plan = {"head_path": paths[0], "tail_paths": paths[1:], **sizes}
-    output = Output(source, forward, plan)
-
-    def prints(data: bytes) -> None:
-        os.write(step_end, data)
-        assert output.pump() == len(data)
-
-    prints(b"x" * room + b"1234")
-    assert output.dropped == 4
-    prints(b" more\nnext line\n")
-    assert output.dropped == 4 + 16
-    assert os.read(worker_end, 2 * room) == b"x" * room
-    prints(b"the end of a line nobody saw the start of")
-    prints(b"\nwhole again\n")
-    prints(b"and on")
-    output.finish()
-    assert os.read(worker_end, 2 * room) == b"\x18\nwhole again\nand on"  # CAN: cut
-    assert os.read(worker_end, 1) == b""  # the end of the live output
-    assert output.dropped == 4 + 16 + 41 + 1
-    for fd in (source, step_end, worker_end, output.file):
-        os.close(fd)
 
 
 async def test_a_log_that_cannot_be_written_is_told_and_the_build_goes_on(tmp_path: Path) -> None:

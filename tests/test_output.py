@@ -19,6 +19,7 @@ from bilt_mcp.engine.output import (
     Redactor,
     parse_command,
 )
+from bilt_mcp.engine.step_output import TAIL_LINES, StepOutput
 
 from .support.text import HOSTILE_TEXT, SECRET, TOKENS, is_forbidden
 
@@ -326,3 +327,31 @@ def test_blank_lines_alone_make_no_piece() -> None:
     assert pieces.add("") == []
     assert pieces.add("   ") == []
     assert pieces.flush() is None
+
+
+@pytest.mark.parametrize("most", [0, 1, 3, 10_000])
+@pytest.mark.parametrize("size", [1, 40, 1000, 4096, 5000])
+def test_what_is_said_of_a_flood_is_the_same_however_it_arrives(size: int, most: int) -> None:
+    lines = [f"{number} " + "x" * (number * 7 % size) for number in range(max(150, 40_000 // size))]
+    lines[len(lines) // 2] += "ü"
+    lines[-50] = "::notice::heard"
+    lines[-9] = f"and {SECRET}"
+    data = "".join(f"{line}\n" for line in lines).encode()
+    said: list[list[tuple[str, str]]] = []
+    in_blocks = [data[at : at + 4096] for at in range(0, len(data), 4096)]
+    for pieces in ([data], in_blocks, data.splitlines(keepends=True)):
+        output = StepOutput("build", [SECRET], most)
+        for piece in pieces:
+            output.feed(piece, 0)
+        said.append([(note.content, note.variant) for note in output.finish()])
+    assert said[0] == said[1] == said[2]
+    assert ("heard", "info") in said[0]
+    text = "\n".join(content for content, _ in said[0])
+    assert SECRET not in text
+    assert f"and {REDACTED}" in text
+    shown = [line for line in text.splitlines() if line.split(" ")[0].isdigit()]
+    if most > 1000:
+        assert shown == [line for line in lines if line[0].isdigit()]
+    else:
+        left_out = next(content for content, _ in said[0] if "left out here" in content)
+        assert int(left_out.split()[1]) == len(lines) - 1 - (len(shown) + 1 - TAIL_LINES)

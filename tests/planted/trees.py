@@ -69,8 +69,8 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "output: the log of a step has no bound",
         within("engine/keeper_output.py", FLOOD),
-        "                self.room = self.tail_bytes\n",
-        "                self.room = 1 << 40\n",
+        "self.segments[which], offset, self.tail_bytes\n",
+        "self.segments[which], offset, 1 << 40\n",
     ),
     plant(
         "output: messages have no bound",
@@ -93,8 +93,8 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "output: only the raw log is kept",
         within("engine/run_folder.py", THROUGH),
-        "lines = [*reader.feed(read_log(self.path, name)), *reader.finish()]",
-        'lines = read_log(self.path, name).decode(errors="replace").split("\\n")',
+        "safe = chain(map(reader.read, pieces), ",
+        'safe = chain((piece.decode(errors="replace") for piece in pieces), ',
     ),
     plant(
         "output: a pattern takes time in the square of a line",
@@ -111,7 +111,7 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "output: every read is a line",
         within("engine/output.py", SECRETS, HALVES),
-        "        self._take(tail)\n        return lines\n",
-        "        self._take(tail)\n        return [*lines, *([] if self._empty else [self._end()])]\n",
+        "        return first + lines, left_out\n",
+        '        return first + lines + ("" if self._empty else self._end() + "\\n"), left_out\n',
     ),
 )
