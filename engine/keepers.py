@@ -12,7 +12,7 @@ from .step_process import StepProcess, keeper_pids
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
-BREATH_SECONDS = 0.1
+BREATH_SECONDS = 0.03
 
 
 class KeeperPool:

@@ -170,9 +170,9 @@ class LocalEngine:
             return
         self._asked = time.monotonic()
         _reap()
+        self._ring()
         try:
             if _is_held(self._location.lock) and not await self._store.worker_leaving():
-                self._ring()
                 if await self._is_alive():
                     return
                 if await self._retire():

@@ -20,6 +20,8 @@ class StoreSettings:
     """Sessions that are over and older are deleted with their logs. None: nothing ever is."""
     max_megabytes: float = 10_000.0
     """From this size on no workflow is accepted: the database and what is kept beside it."""
+    max_running: int | None = None
+    """Workflows that run at once; the others wait. None: the worker's own number, 16 or two for each core."""
 
     @property
     def keep_milliseconds(self) -> int | None:
@@ -48,6 +50,8 @@ def read_settings(path: Path) -> StoreSettings:
             raise _wrong(path, f"no such setting: {name}; known: {', '.join(known)}")
         if not _is_positive(value):
             raise _wrong(path, f"{name} must be a number above 0")
+        if name == "max_running" and not isinstance(value, int):
+            raise _wrong(path, f"{name} must be a whole number")
     return StoreSettings(**given)
 
 

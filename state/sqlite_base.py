@@ -29,7 +29,7 @@ OLDEST_SQLITE = (3, 37, 0)
 """STRICT tables; RETURNING is older."""
 BUSY_SECONDS = 10.0
 POLL_SECONDS = 0.02
-URGENT_POLL_SECONDS = 0.005
+URGENT_POLL_SECONDS = 0.002
 TROUBLE = (sqlite3.Error, UnicodeDecodeError, TurnTimeout, OSError)
 """What using the file may raise."""
 

@@ -245,6 +245,36 @@ async def test_max_parallel_of_a_project_is_kept_while_other_projects_run(build:
     await second.says("up")
 
 
+async def test_ten_builds_run_at_once_however_few_cores_there_are(build: Build) -> None:
+    builds = [build, *[await another_session(build) for _ in range(9)]]
+    for each in builds:
+        each.declare(step("echo up; sleep 1000"))
+        await each.start()
+    for each in builds:
+        await each.says("up")
+
+
+async def test_no_more_run_at_once_than_the_stores_settings_say_and_they_count_at_once(
+    build: Build,
+) -> None:
+    build.location.settings.write_text("max_running = 1\n")
+    other = await another_session(build)
+    gate = Gate(build)
+    build.declare(step("echo up; read x < gate; echo still alone; sleep 1000"))
+    other.declare(step("echo up; sleep 1000"))
+    await build.start()
+    await build.says("up")
+    await other.start()
+    await gate.open()
+    await build.says("still alone")
+    assert (await other.session()).status == "pending"
+    build.location.settings.write_text("max_running = 2\n")
+    await other.says("up")
+    build.location.settings.write_text("max_running = wrong\n")
+    await build.store.cancel(ME, build.session_id, None, "a test")
+    assert (await build.ended()).status == "cancelled"  # what was accepted goes on as before
+
+
 async def test_what_a_finished_step_left_running_is_killed_before_the_next_one(
     build: Build,
 ) -> None:

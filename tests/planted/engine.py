@@ -53,6 +53,42 @@ PLANTS: tuple[Plant, ...] = (
         "secrets: list[str] = []",
     ),
     plant(
+        "a segment of a log that is written over keeps its old name",
+        within("engine/keeper_output.py", "test_step_log"),
+        "        self.mark(offset)  # from now on nothing of what was there counts\n",
+        "",
+    ),
+    plant(
+        "a segment of a log that changes while it is read is believed",
+        within("engine/step_log.py", "test_step_log"),
+        "        if read_part(path, head.end()).startswith(head[1]):\n",
+        "        if True:\n",
+    ),
+    plant(
+        "a worker that keeps up is told all of a flood",
+        within("engine/keeper_output.py", "test_step_log"),
+        "        self.allowance -= size\n",
+        "",
+    ),
+    plant(
+        "commands are not heard any more where nothing more is shown",
+        within("engine/output.py", "test_output"),
+        "if last is not None and not has_command(text):",
+        "if last is not None:",
+    ),
+    plant(
+        "the first line after a silence waits for the beat",
+        within("engine/step_attempt.py", "test_step_attempt"),
+        "                await anyio.sleep(GATHER_SECONDS)\n",
+        "                await anyio.sleep(FLUSH_SECONDS)\n",
+    ),
+    plant(
+        "more run at once than the store's settings say",
+        within("engine/worker.py", "test_worker"),
+        "self._store.settings().max_running or 0",
+        "0",
+    ),
+    plant(
         "the environment is kept for ever",
         within("engine/runner.py", "test_worker"),
         "                self._folder.forget()\n",

@@ -1,0 +1,60 @@
+"""One attempt of a step, with a real keeper: when what it says is told."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from bilt_mcp.engine import step_attempt
+from bilt_mcp.engine.keepers import KeeperPool
+from bilt_mcp.engine.run_folder import RunFolder
+from bilt_mcp.engine.step_attempt import StepAttempt
+from bilt_mcp.engine.step_process import StepResult
+from bilt_mcp.engine.workflow_step import Step
+from bilt_mcp.state import MessageQuery, SqliteStore, StoreLocation
+
+from .store_contract import ME, Kind, Scene
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def no_survivors(result: StepResult) -> None:
+    raise AssertionError(result)
+
+
+async def test_the_first_line_after_a_silence_is_told_without_waiting_for_the_beat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_attempt, "FLUSH_SECONDS", 1000.0)
+    os.mkfifo(tmp_path / "gate")
+    async with SqliteStore(StoreLocation.of(tmp_path / "store")) as store:
+        subject = await Scene(store).subject(Kind.RUNNING)
+        folder = RunFolder(store.location, subject.workflow_id)
+        folder.create({}, ())
+        claim = replace(subject.claim, project_root=str(tmp_path))
+        step = Step(name="build", run=("/bin/sh", "-c", "echo first; read x < gate"))
+        attempt = StepAttempt(store, claim, step, 1, {}, folder, ())
+        pool = KeeperPool()
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(pool.run)
+                tasks.start_soon(attempt.run, pool, None, no_survivors)
+                query = MessageQuery(limit=100, after=0, workflow_id=subject.workflow_id)
+                while True:
+                    seen = store.changes()
+                    page = await store.messages(ME, subject.session_id, query)
+                    if "first" in [message.content for message in page.messages]:
+                        break
+                    await store.wait_change(seen, 0.1)
+                await anyio.to_thread.run_sync((tmp_path / "gate").write_text, "go\n")
+                tasks.cancel_scope.cancel()
