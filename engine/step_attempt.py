@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -174,7 +175,8 @@ class StepAttempt:
                 await anyio.sleep(GATHER_SECONDS)
                 heard = anyio.Event()
                 await self._say(output)
-                await anyio.sleep(FLUSH_SECONDS - GATHER_SECONDS)
+                # Steps that speak all the time do so together: the store then syncs once for all of them.
+                await anyio.sleep(FLUSH_SECONDS - time.monotonic() % FLUSH_SECONDS)
 
         async with anyio.create_task_group() as tasks:
             if limit is not None:

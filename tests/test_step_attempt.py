@@ -46,15 +46,21 @@ async def test_the_first_line_after_a_silence_is_told_without_waiting_for_the_be
         attempt = StepAttempt(store, claim, step, 1, {}, folder, ())
         pool = KeeperPool()
         with anyio.fail_after(30):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(pool.run)
-                tasks.start_soon(attempt.run, pool, None, no_survivors)
-                query = MessageQuery(limit=100, after=0, workflow_id=subject.workflow_id)
-                while True:
-                    seen = store.changes()
-                    page = await store.messages(ME, subject.session_id, query)
-                    if "first" in [message.content for message in page.messages]:
-                        break
-                    await store.wait_change(seen, 0.1)
-                await anyio.to_thread.run_sync((tmp_path / "gate").write_text, "go\n")
-                tasks.cancel_scope.cancel()
+            async with anyio.create_task_group() as pool_tasks:
+                pool_tasks.start_soon(pool.run)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(attempt.run, pool, None, no_survivors)
+                    await says(store, subject.session_id, "first")
+                    await anyio.to_thread.run_sync((tmp_path / "gate").write_text, "go\n")
+                pool_tasks.cancel_scope.cancel()
+
+
+async def says(store: SqliteStore, session_id: str, text: str) -> None:
+    """Wait until a message is just `text`."""
+    query = MessageQuery(limit=100, after=0)
+    while True:
+        seen = store.changes()
+        page = await store.messages(ME, session_id, query)
+        if text in [message.content for message in page.messages]:
+            return
+        await store.wait_change(seen, 0.1)
