@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import aiosqlite
 import anyio
@@ -17,6 +17,8 @@ import anyio
 from .clock import Clock, SystemClock
 from .driver import sqlite3
 from .errors import BiltError, StoreFull, StoreUnavailable
+from .group_commit import BUSY_SECONDS, GroupCommit
+from .hop import Hop
 from .location import StoreLocation
 from .migrate import migrate, refuse_foreign
 from .reserve import give_up_reserve, is_full
@@ -27,9 +29,9 @@ Row = sqlite3.Row
 
 OLDEST_SQLITE = (3, 37, 0)
 """STRICT tables; RETURNING is older."""
-BUSY_SECONDS = 10.0
 POLL_SECONDS = 0.02
 URGENT_POLL_SECONDS = 0.002
+CLOSED = "The store is closed."
 TROUBLE = (sqlite3.Error, UnicodeDecodeError, TurnTimeout, OSError)
 """What using the file may raise."""
 
@@ -41,6 +43,9 @@ class SqliteBase:
         self.location = location
         self._clock: Clock = clock or SystemClock()
         self._turn = WriteTurn(location.turn)
+        self._hop = Hop()
+        self._writes = GroupCommit(self._turn, self._hop, self._bump)
+        self._reserves = 0
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._probe: sqlite3.Connection | None = None
@@ -55,6 +60,7 @@ class SqliteBase:
         """Open the file, make or migrate its schema. Raises `StoreUnavailable`."""
         self.location.prepare()
         try:
+            self._hop.open()
             self._writer = await _open(self._connect_writer)
             self._reader = await _open(self._connect_reader)
             self._probe = _connect(self.location)
@@ -80,6 +86,8 @@ class SqliteBase:
     async def _close(self) -> None:
         # Each of them, whatever happens to another: a shield does not stop a task's own cancel().
         async with AsyncExitStack() as stack:
+            stack.callback(self._hop.close)
+            stack.callback(self._turn.close)
             if self._writer is not None:
                 # The last one, because the last connection to a database checkpoints it, which takes a turn.
                 stack.push_async_callback(self._writer.close)
@@ -133,36 +141,30 @@ class SqliteBase:
         return connection
 
     async def _write(self, work: Callable[[sqlite3.Connection], T], *, vital: bool = False) -> T:
-        """Run `work` as one write transaction: all of it or nothing.
+        """Run `work` as one write transaction, or as one of many in it: all of it or nothing.
 
         It is one call on the connection's thread, so a cancelled caller cannot leave it open: it ends by
         itself, and a cancelled caller cannot know whether it did. What is `vital`, because it says that something
         was stopped, finds room on a full disk too: the reserve.
         """
-        transaction = partial(self._transaction, work)
-        try:
-            result = await self._on(self._writer, transaction)
-        except StoreFull:
-            if not vital or not give_up_reserve(self.location.reserve):
-                raise
-            result = await self._on(self._writer, transaction)
-        self._bump()
-        return result
-
-    def _transaction(
-        self, work: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection
-    ) -> T:
-        # The checkpoint that a commit may bring with it is over before the turn is given back.
-        with self._turn.taken(BUSY_SECONDS):
-            connection.execute("BEGIN IMMEDIATE")
+        before = self._reserves
+        while True:
+            if self._writer is None:
+                raise StoreUnavailable(CLOSED)
             try:
-                result = work(connection)
-                connection.commit()
-            except BaseException:
-                if connection.in_transaction:
-                    connection.rollback()
+                return await self._writes.write(self._writer, work)
+            except sqlite3.IntegrityError:
                 raise
-        return result
+            except TROUBLE as error:
+                trouble = self._unavailable(error)
+                if not (vital and isinstance(trouble, StoreFull) and self._more_room(before)):
+                    raise trouble from error
+                vital = False  # once more, and not for ever
+
+    def _more_room(self, before: int) -> bool:
+        if give_up_reserve(self.location.reserve):
+            self._reserves += 1
+        return self._reserves > before  # or another one of ours gave it up meanwhile
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` on the reader's connection; it must fetch all it wants before it returns."""
@@ -172,12 +174,9 @@ class SqliteBase:
         self, connection: aiosqlite.Connection | None, run: Callable[[sqlite3.Connection], T]
     ) -> T:
         if connection is None:
-            raise StoreUnavailable("The store is closed.")
+            raise StoreUnavailable(CLOSED)
         try:
-            # aiosqlite offers statements only; a transaction in one call needs its way to the thread.
-            execute = connection._execute  # pyright: ignore  # untyped and private, see above
-            on_thread = cast(Callable[..., Awaitable[T]], execute)
-            return await on_thread(run, connection._conn)  # pyright: ignore[reportPrivateUsage]
+            return await self._hop.call(connection, run)
         except sqlite3.IntegrityError:
             raise
         except TROUBLE as error:

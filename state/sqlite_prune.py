@@ -10,9 +10,11 @@ import anyio.to_thread
 
 from .driver import sqlite3
 from .errors import StoreFull
+from .group_commit import write_alone
 from .settings import StoreSettings, read_settings
 from .sqlite_base import TROUBLE, one
 from .sqlite_writes import SharedWrites
+from .turn import WriteTurn
 
 MOST_AT_ONCE = 500
 """Messages that one transaction deletes: some ten milliseconds, so that nobody waits long for his turn."""
@@ -100,8 +102,11 @@ class PruneVerbs(SharedWrites):
     def _delete_piece(self, epoch: int) -> bool:
         # Without the look for rows that refer to a deleted one: for that, SQLite would read every message.
         try:
-            with contextlib.closing(self._connect_without_references()) as connection:
-                return self._transaction(lambda c: self._delete_some(c, epoch), connection)
+            turn = contextlib.closing(
+                WriteTurn(self.location.turn)
+            )  # another thread than the writer's
+            with contextlib.closing(self._connect_without_references()) as connection, turn as mine:
+                return write_alone(mine, connection, lambda c: self._delete_some(c, epoch))
         except TROUBLE as error:
             raise self._unavailable(error) from error
 

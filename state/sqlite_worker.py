@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 from uuid import uuid4
 
 from .clock import boot_id
@@ -31,6 +30,7 @@ from .sqlite_rows import (
     quoted,
     stopped_text,
 )
+from .sqlite_writes import LAST_ORDINAL
 from .transitions import Event, Status, sources
 
 # The oldest that waits: new, or let go at a pause and confirmed or resumed since. The count keeps a
@@ -57,6 +57,10 @@ _CLAIMED = """
     SELECT w.id, s.account, s.id AS session_id, p.root, w.message, w.plan, w.position, w.confirmed_position
     FROM workflow AS w JOIN session AS s ON s.n = w.session JOIN project AS p ON p.n = w.project
     WHERE w.n = :n"""
+
+
+_SPEAKS = f"{HELD} AND status IN ('running', 'cancelling')"
+_HEARD = f"SELECT n, session, ({LAST_ORDINAL}) AS last FROM workflow AS w WHERE {_SPEAKS}"
 
 
 class WorkerVerbs(EndingVerbs):
@@ -298,20 +302,21 @@ class WorkerVerbs(EndingVerbs):
     ) -> None:
         """See `SessionStore.note`."""
         shown = percent is not None or progress is not None
-        held = f"{HELD} AND status IN ('running', 'cancelling')"
-        claimed: dict[str, Any] = {"id": claim.workflow_id, "epoch": claim.epoch}
 
         def say(c: sqlite3.Connection) -> None:
             if not shown and not wrote_output:
-                self._append_if(c, held, claimed, notes)
+                held = one(c, _HEARD, id=claim.workflow_id, epoch=claim.epoch)
+                if held is not None:
+                    self._append_after(c, held["last"], held["session"], held["n"], notes)
                 return
             row = one(
                 c,
                 f"""UPDATE workflow SET step_percent = coalesce(:percent, step_percent),
                         step_message = coalesce(:progress, step_message),
                         output_mono = CASE WHEN :output THEN :mono ELSE output_mono END
-                    WHERE {held} RETURNING n, session""",
-                **claimed,
+                    WHERE {_SPEAKS} RETURNING n, session""",
+                id=claim.workflow_id,
+                epoch=claim.epoch,
                 percent=percent,
                 progress=progress,
                 output=wrote_output,

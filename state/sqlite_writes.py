@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from .driver import sqlite3
 from .models import Note
@@ -11,8 +10,13 @@ from .sqlite_base import SqliteBase, one
 from .sqlite_rows import plan_of, quoted
 from .transitions import Event, sources
 
-NEXT_ORDINAL = """coalesce(
-    (SELECT ordinal FROM message WHERE session = :session ORDER BY id DESC LIMIT 1), 0) + 1"""
+LAST_ORDINAL = "SELECT ordinal FROM message WHERE session = w.session ORDER BY id DESC LIMIT 1"
+"""How many messages the session of workflow `w` has; NULL when it has none."""
+_LAST_OF_SESSION = LAST_ORDINAL.replace("w.session", "?")
+# Not in one statement with the number that it gets: for that, SQLite fills a table first.
+_INSERT = """
+    INSERT INTO message (ordinal, session, workflow, step, side, variant, content, created_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
 class SharedWrites(SqliteBase):
@@ -72,24 +76,26 @@ class SharedWrites(SqliteBase):
     def _append(
         self, c: sqlite3.Connection, session: int, workflow: int | None, notes: Sequence[Note]
     ) -> None:
-        now = self._clock.now()
-        c.executemany(
-            f"""INSERT INTO message (ordinal, session, workflow, step, side, variant, content, created_at)
-                VALUES ({NEXT_ORDINAL}, :session, :workflow, :step, :side, :variant, :content, :now)""",
-            [_values(note, now) | {"session": session, "workflow": workflow} for note in notes],
-        )
+        if notes:
+            last = c.execute(_LAST_OF_SESSION, (session,)).fetchall()
+            self._append_after(c, last[0]["ordinal"] if last else None, session, workflow, notes)
 
-    def _append_if(
-        self, c: sqlite3.Connection, guard: str, values: dict[str, Any], notes: Sequence[Note]
+    def _append_after(
+        self,
+        c: sqlite3.Connection,
+        last: int | None,
+        session: int,
+        workflow: int | None,
+        notes: Sequence[Note],
     ) -> None:
-        """Append to the workflow that `guard` lets through, in one statement a note."""
+        """Append after the session's message with the ordinal `last`, read in the same transaction."""
         now = self._clock.now()
         c.executemany(
-            f"""INSERT INTO message (ordinal, session, workflow, step, side, variant, content, created_at)
-                SELECT {NEXT_ORDINAL.replace(":session", "w.session")}, w.session, w.n,
-                       :step, :side, :variant, :content, :now
-                FROM workflow AS w WHERE {guard}""",
-            [_values(note, now) | values for note in notes],
+            _INSERT,
+            [
+                (n, session, workflow, note.step, note.side, note.variant, note.content, now)
+                for n, note in enumerate(notes, (last or 0) + 1)
+            ],
         )
 
     def _touch(self, c: sqlite3.Connection, session: int) -> None:
@@ -103,13 +109,3 @@ class SharedWrites(SqliteBase):
         row = one(c, "SELECT session FROM workflow WHERE n = :n", n=workflow)
         assert row is not None
         self._touch(c, row["session"])
-
-
-def _values(note: Note, now: int) -> dict[str, Any]:
-    return {
-        "step": note.step,
-        "side": note.side,
-        "variant": note.variant,
-        "content": note.content,
-        "now": now,
-    }

@@ -5,9 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
+from weakref import WeakSet
 
 
 class TurnTimeout(Exception):
@@ -23,25 +23,47 @@ class WriteTurn:
     """
 
     def __init__(self, path: Path) -> None:
+        """One thread at a time may use it: another one needs another object."""
         self._path = path
+        self._kept = -1
+        self._held = -1
+        self._seconds = 0.0
+        _turns.add(self)
 
-    @contextmanager
-    def taken(self, seconds: float) -> Generator[None]:
-        """Have the turn for the block; blocks the thread. Raises `TurnTimeout` after `seconds`, and `OSError`."""
-        held = _open(self._path)
+    def taken(self, seconds: float) -> Self:
+        """Have the turn for a `with` block; blocks the thread. Raises `TurnTimeout` after `seconds`, and `OSError`."""
+        self._seconds = seconds
+        return self
+
+    def __enter__(self) -> None:
+        """See `taken`."""
+        held = self._open_kept()
         try:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(held)
-                held = -1
-                held = _Waiter(self._path).wait(seconds)
-            yield
-        finally:
-            if held >= 0:
-                # By its name and not only by closing: a child that is just being started may have a copy.
-                fcntl.flock(held, fcntl.LOCK_UN)
-                os.close(held)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held = _Waiter(self._path).wait(self._seconds)
+        self._held = held
+
+    def __exit__(self, *_: object) -> None:
+        """See `taken`."""
+        held, self._held = self._held, -1
+        # By its name and not by closing: a child that is just being started may have a copy.
+        fcntl.flock(held, fcntl.LOCK_UN)
+        if held != self._kept:
+            os.close(held)
+
+    def close(self) -> None:
+        """Keep nothing open between turns. The next turn opens the file again."""
+        kept, self._kept = self._kept, -1
+        if kept >= 0:
+            os.close(kept)
+
+    def _open_kept(self) -> int:
+        if self._kept >= 0 and os.fstat(self._kept).st_nlink == 0:
+            self.close()  # somebody deleted the file: the others lock a new one
+        if self._kept < 0:
+            self._kept = _open(self._path)
+        return self._kept
 
 
 class _Waiter:
@@ -85,3 +107,16 @@ class _Waiter:
 
 def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+_turns: WeakSet[WriteTurn] = WeakSet()
+
+
+def _close_all() -> None:
+    for turn in list(_turns):
+        turn.close()
+
+
+# A lock is everybody's who has a copy of what was opened. So that a process that dies gives its turn back
+# although a child that it forked lives on, the child closes its copy.
+os.register_at_fork(after_in_child=_close_all)

@@ -110,17 +110,51 @@ class OnThisThread:
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
-        self._conn = connect()
-
-    async def _execute(self, run: Callable[..., T], *given: Any) -> T:
-        return run(*given)
+        self.database = connect()
 
     async def close(self) -> None:
-        self._conn.close()
+        self.database.close()
 
     @classmethod
     async def open(cls, connect: Callable[[], sqlite3.Connection]) -> OnThisThread:
         return cls(connect)
+
+
+class NoHop:
+    """`Hop` where there is nowhere to go: everything is over at once."""
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    async def call(
+        self, connection: OnThisThread, function: Callable[[sqlite3.Connection], T]
+    ) -> T:
+        return function(connection.database)
+
+    def there(
+        self, connection: OnThisThread, function: Callable[[sqlite3.Connection], None]
+    ) -> None:
+        function(connection.database)
+
+    def back(self, *calls: Callable[[], None]) -> None:
+        for call in calls:
+            call()
+
+    def answer(self) -> Given:
+        return Given()
+
+
+class Given:
+    """An answer that is there before anybody waits for it."""
+
+    def give(self) -> None:
+        pass
+
+    def __await__(self) -> Generator[None]:
+        yield from ()
 
 
 @contextmanager
@@ -128,6 +162,7 @@ def without_threads() -> Generator[None]:
     """Stores that are opened now work on the thread that calls, and look only once at what stays as it is."""
     with (
         patch("bilt_mcp.state.sqlite_base._open", OnThisThread.open),
+        patch("bilt_mcp.state.sqlite_base.Hop", NoHop),
         patch("bilt_mcp.state.location.file_system_of", cache(file_system_of)),
         patch("bilt_mcp.state.migrate.migrations", cache(migrations)),
     ):

@@ -81,7 +81,7 @@ BEGIN
 END;
 
 CREATE TRIGGER workflow_final_is_final BEFORE UPDATE ON workflow
-WHEN OLD.status IN ('cancelled', 'completed', 'failed')
+WHEN OLD.status = 'cancelled' OR OLD.status = 'completed' OR OLD.status = 'failed'
 BEGIN
     SELECT RAISE(ABORT, 'final is final');
 END;
@@ -160,6 +160,7 @@ CREATE UNIQUE INDEX gate_open_once ON gate (workflow) WHERE answer IS NULL;
 
 -- `ordinal` counts a session's messages from 1, so that their number is known without counting. No AUTOINCREMENT:
 -- messages go only with their whole session, so within a session ids rise all the same, at one page a write less.
+-- For an IN of more than two values SQLite fills a table with them for each row that is written: `variant` has none.
 CREATE TABLE message (
     id          INTEGER PRIMARY KEY,
     ordinal     INTEGER NOT NULL,
@@ -167,7 +168,8 @@ CREATE TABLE message (
     workflow    INTEGER REFERENCES workflow (n),
     step        TEXT,
     side        TEXT NOT NULL CHECK (side IN ('user', 'ai')),
-    variant     TEXT NOT NULL CHECK (variant IN ('info', 'error', 'success', 'log')),
+    variant     TEXT NOT NULL CHECK
+                    (variant = 'info' OR variant = 'error' OR variant = 'success' OR variant = 'log'),
     content     TEXT NOT NULL,
     created_at  INTEGER NOT NULL
 ) STRICT;
