@@ -13,6 +13,7 @@ from .errors import StoreFull
 from .group_commit import write_alone
 from .settings import StoreSettings, read_settings
 from .sqlite_base import TROUBLE, one
+from .sqlite_rows import NOT_FINAL
 from .sqlite_writes import SharedWrites
 from .turn import WriteTurn
 
@@ -21,11 +22,13 @@ MOST_AT_ONCE = 500
 LEAST_FREE_BYTES = 33_554_432
 """What must be free on the disk to accept a workflow: its output takes some ten megabytes at most."""
 
-_OVER = """account <> '' AND updated_at < :before
+_OVER = f"""account <> '' AND updated_at < :before
     AND EXISTS (SELECT 1 FROM workflow WHERE session = session.n)
     AND NOT EXISTS (
         SELECT 1 FROM workflow
-        WHERE session = session.n AND status NOT IN ('cancelled', 'completed', 'failed'))"""
+        WHERE session = session.n AND {NOT_FINAL})"""
+
+_HIDDEN = "updated_at = -1 AND account = ''"
 
 
 class PruneVerbs(SharedWrites):
@@ -79,7 +82,7 @@ class PruneVerbs(SharedWrites):
                 return 0
             # Every look at a session names its account, so it is gone for all at once; its rows go in pieces.
             hidden = c.execute(
-                f"""UPDATE session SET account = '' WHERE n IN (
+                f"""UPDATE session SET account = '', updated_at = -1 WHERE n IN (
                         SELECT n FROM session WHERE {_OVER} LIMIT {MOST_AT_ONCE}) RETURNING n""",
                 {"before": before},
             )
@@ -90,7 +93,7 @@ class PruneVerbs(SharedWrites):
     async def delete_hidden(self, epoch: int) -> bool:
         """See `SessionStore.delete_hidden`."""
         hidden = await self._read(
-            lambda c: one(c, "SELECT 1 FROM session WHERE account = '' LIMIT 1")
+            lambda c: one(c, f"SELECT 1 FROM session WHERE {_HIDDEN} LIMIT 1")
         )
         if hidden is None:
             return False
@@ -111,7 +114,7 @@ class PruneVerbs(SharedWrites):
             raise self._unavailable(error) from error
 
     def _delete_some(self, c: sqlite3.Connection, epoch: int) -> bool:
-        row = one(c, "SELECT n FROM session WHERE account = '' ORDER BY n LIMIT 1")
+        row = one(c, f"SELECT n FROM session WHERE {_HIDDEN} ORDER BY n LIMIT 1")
         if row is None or not self._fenced(c, epoch):
             return False
         session = row["n"]

@@ -52,6 +52,9 @@ WORKFLOW_COLUMNS = f"""
     w.pause_requested, w.failure, w.stopped, w.boot_id, w.started_mono, w.output_mono,
     CASE WHEN w.n IS NOT NULL THEN {DEPLOY_STATE} END AS deploy"""
 
+NOT_FINAL = "status NOT IN ('cancelled', 'completed', 'failed')"
+"""In the words of the index `workflow_active`: a look for what is not over that lacks them reads every workflow."""
+
 NEWEST_MESSAGE = "SELECT id, ordinal FROM message WHERE session = :session ORDER BY id DESC LIMIT 1"
 
 SESSION_QUERY = f"""

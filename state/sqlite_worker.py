@@ -21,9 +21,11 @@ from .models import (
 )
 from .reserve import keep_reserve
 from .sqlite_base import Row, one
+from .sqlite_claim import CLAIM, CLAIMED, WAITS
 from .sqlite_endings import CURRENT, HELD, EndingVerbs
 from .sqlite_rows import (
     DEPLOY_STATE,
+    NOT_FINAL,
     failure_text,
     plan_of,
     process_of,
@@ -33,32 +35,9 @@ from .sqlite_rows import (
 from .sqlite_writes import LAST_ORDINAL
 from .transitions import Event, Status, sources
 
-# The oldest that waits: new, or let go at a pause and confirmed or resumed since. The count keeps a
-# project within its own `max_parallel`.
-_CLAIM = """
-    UPDATE workflow SET
-        status = 'running', epoch = :epoch, started_at = coalesce(started_at, :now),
-        started_mono = CASE
-            WHEN started_at IS NULL THEN :mono
-            WHEN boot_id = :boot THEN started_mono
-            ELSE :mono - max(0, :now - started_at) END,
-        boot_id = :boot, output_mono = :mono
-    WHERE n = (
-        SELECT w.n FROM workflow AS w
-        WHERE (w.status = 'pending' OR (w.status = 'running' AND w.epoch IS NULL))
-          AND (w.max_parallel IS NULL OR w.max_parallel > (
-                SELECT count(*) FROM workflow AS o
-                WHERE o.project = w.project AND o.status IN ('running', 'cancelling') AND o.epoch IS NOT NULL))
-        ORDER BY w.n LIMIT 1)
-      AND :epoch = (SELECT epoch FROM worker)
-    RETURNING n"""
-
-_CLAIMED = """
-    SELECT w.id, s.account, s.id AS session_id, p.root, w.message, w.plan, w.position, w.confirmed_position
-    FROM workflow AS w JOIN session AS s ON s.n = w.session JOIN project AS p ON p.n = w.project
-    WHERE w.n = :n"""
-
-
+_NEEDED = (
+    f"SELECT 1 FROM workflow WHERE {NOT_FINAL} AND status IN ('pending', 'running', 'cancelling')"
+)
 _SPEAKS = f"{HELD} AND status IN ('running', 'cancelling')"
 _HEARD = f"SELECT n, session, ({LAST_ORDINAL}) AS last FROM workflow AS w WHERE {_SPEAKS}"
 
@@ -91,8 +70,7 @@ class WorkerVerbs(EndingVerbs):
 
     async def leave(self, epoch: int) -> bool:
         """See `SessionStore.leave`."""
-        sql = """UPDATE worker SET leaving = 1 WHERE epoch = :epoch AND NOT EXISTS (
-                     SELECT 1 FROM workflow WHERE status IN ('pending', 'running', 'cancelling')) RETURNING 1"""
+        sql = f"UPDATE worker SET leaving = 1 WHERE epoch = :epoch AND NOT EXISTS ({_NEEDED}) RETURNING 1"
         row = await self._write(lambda c: one(c, sql, epoch=epoch))
         return row is not None
 
@@ -103,8 +81,7 @@ class WorkerVerbs(EndingVerbs):
 
     async def waiting_for_worker(self) -> bool:
         """See `SessionStore.waiting_for_worker`."""
-        sql = "SELECT 1 FROM workflow WHERE status IN ('pending', 'running', 'cancelling') LIMIT 1"
-        row = await self._read(lambda c: one(c, sql))
+        row = await self._read(lambda c: one(c, f"{_NEEDED} LIMIT 1"))
         return row is not None
 
     # -- what dead workers left ------------------------------------------------------------------
@@ -114,9 +91,10 @@ class WorkerVerbs(EndingVerbs):
 
         def look(c: sqlite3.Connection) -> list[LostWorkflow]:
             rows = c.execute(
-                """SELECT w.n, w.id, s.id AS session_id, w.status, w.step
+                f"""SELECT w.n, w.id, s.id AS session_id, w.status, w.step
                    FROM workflow AS w JOIN session AS s ON s.n = w.session
-                   WHERE w.status IN ('running', 'cancelling') AND w.epoch < :epoch ORDER BY w.n""",
+                   WHERE w.{NOT_FINAL} AND w.status IN ('running', 'cancelling') AND w.epoch < :epoch
+                   ORDER BY w.n""",
                 {"epoch": epoch},
             ).fetchall()
             return [_lost_workflow(c, row) for row in rows]
@@ -167,7 +145,7 @@ class WorkerVerbs(EndingVerbs):
         def take(c: sqlite3.Connection) -> Claim | None:
             taken = one(
                 c,
-                _CLAIM,
+                CLAIM,
                 epoch=epoch,
                 now=self._clock.now(),
                 mono=self._clock.monotonic(),
@@ -175,7 +153,7 @@ class WorkerVerbs(EndingVerbs):
             )
             if taken is None:
                 return None
-            row = one(c, _CLAIMED, n=taken["n"])
+            row = one(c, CLAIMED, n=taken["n"])
             assert row is not None
             self._touch_of(c, taken["n"])
             return Claim(
@@ -190,14 +168,13 @@ class WorkerVerbs(EndingVerbs):
                 confirmed=row["confirmed_position"] == row["position"],
             )
 
-        waits = "SELECT 1 FROM workflow WHERE status = 'pending' OR (status = 'running' AND epoch IS NULL)"
-        if await self._read(lambda c: one(c, waits)) is None:
+        if await self._read(lambda c: one(c, WAITS)) is None:
             return None  # spares the writers a lock at every look
         return await self._write(take)
 
     async def cancelling(self, epoch: int) -> Sequence[str]:
         """See `SessionStore.cancelling`."""
-        sql = "SELECT id FROM workflow WHERE status = 'cancelling' AND epoch = :epoch"
+        sql = f"SELECT id FROM workflow WHERE {NOT_FINAL} AND status = 'cancelling' AND epoch = :epoch"
         rows = await self._read(lambda c: c.execute(sql, {"epoch": epoch}).fetchall())
         return [row["id"] for row in rows]
 
