@@ -2,7 +2,7 @@
 
 The store's own verbs, statements, pragmas and schema run on a recorded disk (`support/power.py`). Of each image
 that a cut may leave, the content must be that after a whole number of the verbs that were called, and at
-least after all that had returned.
+least after all that had returned. Writers who wait together count as one verb: they share a transaction.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from .store_contract import (
     RECEIPT,
     ManualClock,
 )
+from .support.groups import together
 from .support.power import Connection, Disk, Platter, moments, place
 from .support.proof import Proof
 
@@ -74,9 +75,11 @@ class History:
         clock = ManualClock()
         async with SqliteStore(location, clock) as store:
             with closing(self.disk.connect(location.database)) as look:
-                await self._work(store, look, verbs)
+                await self._work(store, look, location, verbs)
 
-    async def _work(self, store: SqliteStore, look: Connection, verbs: int) -> None:
+    async def _work(
+        self, store: SqliteStore, look: Connection, location: StoreLocation, verbs: int
+    ) -> None:
         done = 0
 
         async def ack(verb: Awaitable[T]) -> T:
@@ -91,7 +94,7 @@ class History:
         sessions = [(await ack(store.latest_session(ME, project.id))).id for project in projects]
         epoch = await ack(store.take_over(PROCESS, "1"))
         while done < verbs:
-            await self._workflow(store, self.draw.choice(sessions), epoch, ack)
+            await self._workflow(store, self.draw.choice(sessions), epoch, location, ack)
 
     def _acknowledged(self, look: Connection) -> None:
         # In this order: the mark stands for the content before it, and says that it is safe.
@@ -103,6 +106,7 @@ class History:
         store: SqliteStore,
         session_id: str,
         epoch: int,
+        location: StoreLocation,
         ack: Callable[[Awaitable[Any]], Awaitable[Any]],
     ) -> None:
         draw = self.draw
@@ -122,6 +126,10 @@ class History:
             notes = [Note("log" * size, "log", "build") for _ in range(draw.randrange(1, 5))]
             percent = draw.choice((None, draw.randrange(100)))
             await ack(store.note(claim, notes, percent=percent, wrote_output=True))
+        if draw.random() < 0.5:
+            crowd = [[Note("log" * 400, "log", "build")] for _ in range(draw.randrange(2, 17))]
+            calls = [store.note(claim, notes, wrote_output=True) for notes in crowd]
+            await ack(together(store, location, *calls))
         how = draw.choice(("cancel", "fail", "complete", "confirm", "decline"))
         if how == "cancel":
             await ack(store.cancel(ME, session_id, None, "me"))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +26,10 @@ from bilt_mcp.state import (
 from bilt_mcp.state.group_commit import MOST_TOGETHER
 
 from .store_contract import ME, PLAN, Kind, ManualClock, Scene, Subject
+from .support.groups import Call, held_back, together
 from .support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-
-Call = Coroutine[Any, Any, Any]
 
 
 @pytest.fixture
@@ -51,10 +48,6 @@ async def subject(store: SqliteStore) -> Subject:
     return await Scene(store).subject(Kind.RUNNING)
 
 
-def waiting(store: SqliteStore) -> int:
-    return len(store._writes._waiting)  # pyright: ignore[reportPrivateUsage]
-
-
 def connection_of(store: SqliteStore) -> sqlite3.Connection:
     writer: Any = store._writer  # pyright: ignore[reportPrivateUsage]
     return writer._conn  # type: ignore[no-any-return]
@@ -65,28 +58,6 @@ def statements(store: SqliteStore) -> list[str]:
     found: list[str] = []
     connection_of(store).set_trace_callback(lambda text: found.append(text.split()[0].upper()))
     return found
-
-
-@asynccontextmanager
-async def held_back(
-    store: SqliteStore, location: StoreLocation, *calls: Call
-) -> AsyncGenerator[list[asyncio.Task[Any]]]:
-    """The calls, begun in their order; they wait together for the turn, which comes at the end of the block."""
-    held = os.open(location.turn, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        tasks = [asyncio.create_task(call) for call in calls]
-        await wait_until(lambda: waiting(store) == len(calls), "all wait")
-        yield tasks
-    finally:
-        os.close(held)
-
-
-async def together(store: SqliteStore, location: StoreLocation, *calls: Call) -> list[Any]:
-    """What the calls return or raise that wait for one turn."""
-    async with held_back(store, location, *calls) as tasks:
-        pass
-    return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def said(store: SqliteStore, claim: Claim) -> list[tuple[int, str]]:

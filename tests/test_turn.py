@@ -28,6 +28,19 @@ fcntl.flock(file, fcntl.LOCK_EX)
 print("held", flush=True)
 sys.stdin.read()
 """
+FORKED = """
+import os, pathlib, sys
+from bilt_mcp.state.turn import WriteTurn
+turn = WriteTurn(pathlib.Path(sys.argv[1]))
+with turn.taken(10):
+    pass
+if os.fork() == 0:
+    sys.stdin.read()
+    os._exit(0)
+with turn.taken(10):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 CHOSEN = "from bilt_mcp.state import SQLITE_VERSION, WAL_RESET_NOTE as n; print(SQLITE_VERSION, 'bug' if n else 'fine')"
 
 
@@ -86,6 +99,35 @@ async def test_turns_come_in_the_order_of_asking(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert came == list(range(8))
+
+
+def test_a_turn_whose_file_was_deleted_is_taken_with_the_others_at_the_new_one(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "turn"
+    turn = WriteTurn(path)
+    with turn.taken(10):
+        pass
+    path.unlink()
+    with another_process_holds(path), pytest.raises(TurnTimeout), turn.taken(0.05):
+        raise AssertionError("two have the turn")
+
+
+def test_a_process_that_dies_gives_its_turn_back_although_a_child_lives_that_it_had_forked(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "turn"
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKED, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdin is not None
+        assert parent.stdout.readline() == b"held\n"
+        parent.kill()
+        os.waitid(os.P_PID, parent.pid, os.WEXITED | os.WNOWAIT)
+        with WriteTurn(path).taken(10):
+            pass
+        parent.stdin.close()  # the child's sign to go
 
 
 @pytest.mark.anyio

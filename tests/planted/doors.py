@@ -23,9 +23,9 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "power: a verb is many transactions",
-        within("state/sqlite_base.py", POWER),
-        '            connection.execute("BEGIN IMMEDIATE")\n',
-        "            pass\n",
+        within("state/group_commit.py", POWER),
+        '        connection.execute("BEGIN IMMEDIATE")\n',
+        "        pass\n",
     ),
     plant(
         "door: an answer is sent twice",

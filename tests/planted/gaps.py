@@ -6,7 +6,6 @@ from .plant import Place, Plant, plant, within
 
 RUNNER = "engine/runner.py"
 ATTEMPT = "engine/step_attempt.py"
-WORKER_SQL = "state/sqlite_worker.py"
 DECISIONS = "state/sqlite_decisions.py"
 HOUSEKEEPING = "state/migrations/sqlite/0002_housekeeping.sql"
 
@@ -149,13 +148,15 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "gap: what comes back from a pause counts itself",
-        store(WORKER_SQL, "what_was_let_go_at_a_pause_does_not_take_its_own_place"),
+        store("state/sqlite_claim.py", "what_was_let_go_at_a_pause_does_not_take_its_own_place"),
         " AND o.epoch IS NOT NULL))",
         "))",
     ),
     plant(
         "gap: a restart of the machine sets the time back",
-        store(WORKER_SQL, "time_since_the_start_goes_on_over_a_restart_of_the_machine"),
+        store(
+            "state/sqlite_claim.py", "time_since_the_start_goes_on_over_a_restart_of_the_machine"
+        ),
         "ELSE :mono - max(0, :now - started_at) END",
         "ELSE :mono END",
     ),

@@ -21,7 +21,7 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "final rows may change",
         within(SCHEMA, "test_schema"),
-        "WHEN OLD.status IN ('cancelled', 'completed', 'failed')\n",
+        "WHEN OLD.status = 'cancelled' OR OLD.status = 'completed' OR OLD.status = 'failed'\n",
         "WHEN 0\n",
     ),
     plant(
@@ -56,15 +56,15 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "the newest is claimed first",
-        within("state/sqlite_worker.py", "test_store_worker"),
+        within("state/sqlite_claim.py", "test_store_worker"),
         "ORDER BY w.n LIMIT 1)",
         "ORDER BY w.n DESC LIMIT 1)",
     ),
     plant(
         "a worker leaves although something waits",
         within("state/sqlite_worker.py", "test_store_worker"),
-        "SELECT 1 FROM workflow WHERE status IN ('pending', 'running', 'cancelling')) RETURNING",
-        "SELECT 1 FROM workflow WHERE 0) RETURNING",
+        "AND NOT EXISTS ({_NEEDED}) RETURNING",
+        "RETURNING",
     ),
     plant(
         "progress is no news",

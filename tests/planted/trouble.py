@@ -7,9 +7,9 @@ from .plant import Plant, plant, within
 PLANTS: tuple[Plant, ...] = (
     plant(
         "writers take no turns",
-        within("state/sqlite_base.py", "test_turn"),
-        'with self._turn.taken(BUSY_SECONDS):\n            connection.execute("BEGIN IMMEDIATE")',
-        'with contextlib.nullcontext():\n            connection.execute("BEGIN IMMEDIATE")',
+        within("state/group_commit.py", "test_turn"),
+        "            with self._turn.taken(BUSY_SECONDS):\n                members",
+        "            if True:\n                members",
     ),
     plant(
         "a store is closed out of turn",
@@ -56,14 +56,14 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "the room that is kept is not used",
         within("state/sqlite_base.py", "test_trouble"),
-        "            if not vital or not give_up_reserve(self.location.reserve):\n",
-        "            if True:\n",
+        "if not (vital and isinstance(trouble, StoreFull) and self._more_room(before)):",
+        "if True:",
     ),
     plant(
         "what is not over is pruned too",
         within("state/sqlite_prune.py", "test_store_prune"),
-        "status NOT IN ('cancelled', 'completed', 'failed'))",
-        "status = 'running')",
+        "session = session.n AND {NOT_FINAL})",
+        "session = session.n AND status = 'running')",
     ),
     plant(
         "a stale worker prunes",
