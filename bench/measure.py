@@ -31,7 +31,7 @@ class Rounds:
     deluge: int
     beside: int = 8
     """Builds that run beside."""
-    many: int = 100_000
+    many: int = 1_000_000
     worker_idle: float = 4.0
     """Long enough for the worker to stay warm between two rounds, short enough to wait for its end."""
 
@@ -59,6 +59,7 @@ QUICK = Rounds(
     lines=20,
     flood=1,
     deluge=0,
+    many=100_000,
 )
 SMOKE = Rounds(
     warm=2,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -23,33 +24,36 @@ from bilt_mcp.state import (
     boot_id,
 )
 
-from .figures import Row, Target, rounds
+from .figures import Row, Target, percentile, rounds
 from .kernel import MS, now
 
 ACCOUNT = "local"
 WRITERS = 16
 CONTENT = "[build] compiled src/components/Basket.tsx in 41 ms, 3 warnings, 0 errors" + " " * 20
 RAW = "sqlite3, WAL and synchronous=FULL: insert of the same row and commit"
-FEW, BATCH = 1_000, 1_000
+FEW = 1_000
+"""Messages; every tenth has a session of its own, half of all are in the first one."""
+EACH = 4
+"""Messages from each of the senders in a round."""
 
 
 def measure_store(folder: Path, count: int, many: int) -> list[Row]:
-    """Acknowledge messages one by one and sixteen at once; read a page of few and of many."""
+    """Acknowledge messages one by one and from sixteen senders; look at a store with little and with much in it."""
     return anyio.run(_measure, folder, count, many)
 
 
 async def _measure(folder: Path, count: int, many: int) -> list[Row]:
     raw = _Raw(folder / "raw.db")
     async with SqliteStore(StoreLocation.of(folder / "direct-store")) as store:
-        small, large = await _claims(store, folder, 2)
+        (claim,) = await _claims(store, folder, 1)
         try:
-            return [
-                await _one(store, small, raw, count),
-                await _sixteen(store, small, raw, max(1, count // WRITERS)),
-                await _page(store, small, large, count, many),
+            rows = [
+                await _one(store, claim, raw, count),
+                await _sixteen(store, claim, max(1, count // WRITERS)),
             ]
         finally:
             raw.close()
+    return rows + await _flat(folder, count, many)
 
 
 class _Raw:
@@ -103,43 +107,85 @@ async def _one(store: SqliteStore, claim: Claim, raw: _Raw, count: int) -> Row:
     return row
 
 
-async def _sixteen(store: SqliteStore, claim: Claim, raw: _Raw, count: int) -> Row:
+async def _sixteen(store: SqliteStore, claim: Claim, count: int) -> Row:
     row = Row(
         "message x 16",
-        f"{WRITERS} messages at once",
-        f"the same, {WRITERS} one after the other",
+        f"{WRITERS} messages from as many senders at once",
+        f"{WRITERS} messages from one sender",
+        target=Target(ratio=0.2),
     )
-    for number in rounds(row.what, count):
-        for ours in (True, False) if number % 2 else (False, True):
-            began = now()
-            if ours:
-                async with anyio.create_task_group() as writers:
-                    for _ in range(WRITERS):
-                        writers.start_soon(store.note, claim, [Note(CONTENT, "log", "build")])
-            else:
-                for _ in range(WRITERS):
-                    raw.keep(CONTENT)
-            (row.ours if ours else row.floor).append((now() - began) / MS)
+
+    async def send(how_many: int) -> None:
+        for _ in range(how_many):
+            await store.note(claim, [Note(CONTENT, "log", "build")])
+
+    for _ in rounds(row.what, count):
+        began = now()
+        await send(WRITERS)
+        row.floor.append((now() - began) / MS)
+        began = now()
+        async with anyio.create_task_group() as senders:
+            for _ in range(WRITERS):
+                senders.start_soon(send, EACH)
+        row.ours.append((now() - began) / MS / EACH)
     row.counts["messages/s"] = round(WRITERS * 1000 / median(row.ours))
     return row
 
 
-async def _page(store: SqliteStore, small: Claim, large: Claim, count: int, many: int) -> Row:
-    row = Row(
-        "page",
-        f"page of 50 out of {many:,} messages",
-        f"the same out of {FEW:,}: how a long history slows reading down",
-    )
-    sizes = {small.session_id: FEW, large.session_id: many}
-    for claim in (small, large):
-        have = (await store.messages(ACCOUNT, claim.session_id, MessageQuery(limit=1))).total
-        for left in range(sizes[claim.session_id] - have, 0, -BATCH):
-            await store.note(claim, [Note(CONTENT, "log", "build")] * min(BATCH, left))
-    for number in rounds(row.what, count):
-        for ours in (True, False) if number % 2 else (False, True):
-            session = (large if ours else small).session_id
-            began = now()
-            page = await store.messages(ACCOUNT, session, MessageQuery(limit=50))
-            (row.ours if ours else row.floor).append((now() - began) / MS)
-            assert len(page.messages) == 50
-    return row
+async def _flat(folder: Path, count: int, many: int) -> list[Row]:
+    """What a caller, and the worker at every look, asks of a store with `many` messages and of one with few."""
+    locations = [StoreLocation.of(folder / f"store-of-{size}") for size in (FEW, many)]
+    sessions: list[str] = []
+    for location, size in zip(locations, (FEW, many), strict=True):
+        async with SqliteStore(location) as store:
+            await _claims(store, folder, 1)
+        sessions.append(_fill(location, size))
+    asked: dict[str, tuple[str, Callable[[SqliteStore, str], Awaitable[object]]]] = {
+        "page": ("page of 50", lambda s, id_: s.messages(ACCOUNT, id_, MessageQuery(limit=50))),
+        "status": ("status of a session", lambda s, id_: s.session(ACCOUNT, id_)),
+        "total": ("total", lambda s, id_: s.messages(ACCOUNT, id_, MessageQuery(limit=1))),
+        "look": ("a worker's look for work", lambda s, _: s.claim(0)),
+    }
+    rows: list[Row] = []
+    async with SqliteStore(locations[0]) as little, SqliteStore(locations[1]) as much:
+        for name, (what, ask) in asked.items():
+            row = Row(
+                name,
+                f"{what}, of {many:,} messages in {many // 10:,} sessions",
+                f"the same of {FEW:,} in {FEW // 10:,}: how history slows it down",
+                target=Target(ratio=1.2),
+            )
+            for number in rounds(row.what, count):
+                for ours in (True, False) if number % 2 else (False, True):
+                    began = now()
+                    await ask(much if ours else little, sessions[ours])
+                    (row.ours if ours else row.floor).append((now() - began) / MS)
+            row.counts["x p95"] = percentile(row.ours, 95) / percentile(row.floor, 95)
+            rows.append(row)
+    return rows
+
+
+def _fill(location: StoreLocation, messages: int) -> str:
+    """Multiply the one session of a store, and end all workflows; returns the id of the session with half of all."""
+    with contextlib.closing(sqlite3.connect(location.database)) as database, database:
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute("UPDATE workflow SET status = 'completed', finished_at = 1")
+        for table, skip in (("session", {"n", "id"}), ("workflow", {"n", "id", "session"})):
+            names = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+            same = ", ".join(name for name in names if name not in skip)
+            new = "id, session" if table == "workflow" else "id"
+            number = ", i" if table == "workflow" else ""
+            database.execute(
+                f"""INSERT INTO {table} ({new}, {same})
+                    WITH RECURSIVE more (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM more WHERE i < ?)
+                    SELECT lower(hex(randomblob(16))){number}, {same} FROM more, {table} WHERE n = 1""",
+                (messages // 10,),
+            )
+        database.execute(
+            """INSERT INTO message (ordinal, session, workflow, step, side, variant, content, created_at)
+               WITH RECURSIVE more (i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM more WHERE i < :messages)
+               SELECT i, at, at, 'build', 'ai', 'log', :content, 0
+               FROM (SELECT i, CASE WHEN i % 2 THEN 1 ELSE 1 + i / 2 % (:messages / 10) END AS at FROM more)""",
+            {"messages": messages, "content": CONTENT},
+        )
+        return str(database.execute("SELECT id FROM session WHERE n = 1").fetchone()[0])

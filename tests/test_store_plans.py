@@ -43,12 +43,12 @@ VERBS: dict[str, Verb] = {
     "a receipt": lambda s, on, epoch: s.stopped(epoch, on.workflow_id, RECEIPT, [Note("over")]),
     "what was lost": lambda s, _, epoch: s.lost(epoch),
     "a loss": lambda s, on, epoch: s.report_lost(epoch, on.workflow_id, GONE, RECEIPT),
-    "whether a worker is needed": lambda s, *_: s.waiting_for_worker(),
+    "whether a worker is needed": lambda s, _, __: s.waiting_for_worker(),
     "leaving": lambda s, _, epoch: s.leave(epoch),
     "files": lambda s, on, _: s.keep_files(on.workflow_id, 4711),
     "what is old": lambda s, _, epoch: s.hide_old(epoch, 10**15),
     "what is hidden": lambda s, _, epoch: s.delete_hidden(epoch),
-    "whose files can go": lambda s, *_: s.pruned(),
+    "whose files can go": lambda s, _, __: s.pruned(),
 }
 
 
