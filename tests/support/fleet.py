@@ -24,7 +24,7 @@ from anyio.abc import Process, TaskGroup
 from bilt_mcp.state import iso
 from bilt_mcp.state.driver import sqlite3
 
-from .places import Place
+from .places import Place, residents
 from .rpc import PATIENCE, Json, command, handshake, request, structured
 
 START_PATIENCE = 90.0  # seconds: many may start at once, and each computes for a second or two
@@ -382,6 +382,7 @@ def kill(pids: list[int], number: int = signal.SIGKILL) -> None:
 async def dismiss(place: Place) -> None:
     """Send every worker of the store away, also one that a keeper has just started: nothing of the place is left."""
     deadline = time.monotonic() + 20
+    kill(residents(place.location), signal.SIGTERM)
     home = b"HOME=" + os.fsencode(place.environ["HOME"])
     while left := [n for n in numbers() if home in read(n, "environ").split(b"\0")]:
         if time.monotonic() > deadline:
