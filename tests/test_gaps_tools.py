@@ -80,7 +80,8 @@ async def test_a_message_that_is_being_accepted_when_the_client_goes_gets_its_wo
             return desk
 
         office = SimpleNamespace(desk=at_the_desk)
-        context = SimpleNamespace(request_context=SimpleNamespace(lifespan_context=office))
+        request = SimpleNamespace(lifespan_context=office, request_id=None)
+        context = SimpleNamespace(request_context=request)
         async with anyio.create_task_group() as client:
             client.start_soon(
                 send_message.bilt_send_message, cast(ToolContext, context), session.id, "build"

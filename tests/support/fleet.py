@@ -363,7 +363,7 @@ def workers(database: Path) -> list[int]:
 
 
 def numbers() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return list(map(int, filter(str.isdigit, os.listdir("/proc"))))
 
 
 def read(pid: int, name: str) -> bytes:
