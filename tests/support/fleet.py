@@ -382,13 +382,12 @@ def kill(pids: list[int], number: int = signal.SIGKILL) -> None:
 async def dismiss(place: Place) -> None:
     """Send every worker of the store away, also one that a keeper has just started: nothing of the place is left."""
     deadline = time.monotonic() + 20
-    kill(residents(place.location), signal.SIGTERM)
     home = b"HOME=" + os.fsencode(place.environ["HOME"])
     while left := [n for n in numbers() if home in read(n, "environ").split(b"\0")]:
         if time.monotonic() > deadline:
             kill(left)
             raise AssertionError(f"left although everything was sent away: {left}")
-        kill(workers(place.location.database), signal.SIGTERM)
+        kill(workers(place.location.database) + residents(place.location), signal.SIGTERM)
         await anyio.sleep(0.05)
 
 
