@@ -89,8 +89,9 @@ class LocalEngine:
     async def prepare(self, project: Project, message: str) -> Prepared:
         """See `tools.Engine.prepare`. The caller's environment is looked at now, once."""
         # Before there is something to take up: other code must not be what runs it.
-        if _is_held(self._location.lock) and not await self._is_alive():
-            await self._retire()
+        with contextlib.suppress(OSError):
+            if _is_held(self._location.lock) and not await self._is_alive():
+                await self._retire()
         # A thread, because a slow `when` may block; nothing is started from it that must outlive it.
         return await anyio.to_thread.run_sync(self._prepare, project, message)
 
