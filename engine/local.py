@@ -48,9 +48,6 @@ ANSWER_SECONDS = 0.25
 ASK_SECONDS = 1.0
 """How often those who merely look ask whether the worker lives: that costs as much as the look."""
 
-CODE = code_identity()
-"""What this process was started with, whatever is installed since."""
-
 _started: list[subprocess.Popen[bytes]] = []
 """The workers that this process has started: they are to outlive it, but whoever has children must collect them."""
 
@@ -191,7 +188,8 @@ class LocalEngine:
             return True  # another one is on its way
         said = await ask(control, {}, ANSWER_SECONDS)
         if said is not None:
-            return said.get("code") == CODE
+            # With what a new worker would run now, not with our own: that may be replaced on the disk since.
+            return said.get("code") == code_identity()
         deadline = time.monotonic() + ANSWER_SECONDS
         while _is_held(self._location.lock):
             if time.monotonic() > deadline:
@@ -201,7 +199,7 @@ class LocalEngine:
 
     async def _retire(self) -> bool:
         """Ask a worker of other code to take up nothing more; False where none is there to be asked."""
-        said = await ask(self._location.control, {"retire": CODE}, ANSWER_SECONDS)
+        said = await ask(self._location.control, {"retire": True}, ANSWER_SECONDS)
         return said is not None
 
     def _ring(self) -> None:

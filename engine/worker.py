@@ -45,8 +45,9 @@ from bilt_mcp.state import (
 
 from . import control
 from .housekeeping import keep_house, size_of
+from .identity import code_identity
 from .keepers import KeeperPool
-from .local import CODE, revival
+from .local import revival
 from .patience import insist
 from .processes import ProcessId, Remains, Swept, become_subreaper, identify, sweep
 from .run_folder import RunFolder, step_file_name
@@ -55,6 +56,8 @@ from .step_log import pids_path
 
 log = logging.getLogger("bilt_mcp.worker")
 
+CODE = code_identity()
+"""What this process runs, whatever is installed since."""
 LOOK_SECONDS = 1.0
 LEAST_PLACES = 16
 """Workflows at once where nobody says otherwise: steps mostly wait, and one that is pending seems to hang."""
@@ -73,7 +76,7 @@ class Worker:
         self._places = 0
         self._runners: dict[str, Runner] = {}
         self._keepers = KeeperPool()
-        self._stopping = False
+        self._looked = self._stopping = False
         self._epoch = 0
 
     async def take_over(self) -> None:
@@ -204,6 +207,7 @@ class Worker:
             seen = self._store.changes()
             try:
                 await self._look(tasks)
+                self._looked = True
                 if self._runners:
                     idle_since = time.monotonic()
                 elif time.monotonic() - idle_since >= self._idle_seconds:
@@ -247,7 +251,8 @@ class Worker:
 
     async def _answer(self, asked: control.Request) -> control.Request:
         """Nothing asked: alive. A cancel that could not be recorded: kill first, record later."""
-        if "retire" in asked:
+        # Not before it has taken up what waits: else two who retire each other's workers would never get on.
+        if "retire" in asked and self._looked:
             log.info("worker %d: other code takes over when nothing runs any more", os.getpid())
             self._stopping = True
             self._store.nudge()

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from bilt_mcp.engine import LocalEngine
+from bilt_mcp.engine.control import ask
 from bilt_mcp.state import CannotCancel, FailureCode, SqliteStore, Status
 from bilt_mcp.state.driver import WAL_RESET_BUG
 
@@ -206,3 +208,42 @@ async def test_only_its_user_can_reach_a_workers_socket_and_its_log_tells_of_a_k
     mode = control.stat().st_mode
     assert (stat.S_ISSOCK(mode), stat.S_IMODE(mode)) == (True, 0o600)
     assert ("has the WAL-reset bug" in build.location.worker_log.read_text()) is WAL_RESET_BUG
+
+
+async def test_a_server_that_is_older_than_what_is_installed_uses_the_worker_that_it_starts(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build.declare("[[step]]\nname = 'a'\nrun = 'true'\n")
+    await build.start()
+    await build.ended()
+    first = build.worker_pid()
+    # To this process something else seems to be installed now; what it starts will say so, too.
+    monkeypatch.setattr("bilt_mcp.engine.local.code_identity", lambda: "another")
+    await build.start()
+    await build.ended()
+    assert build.worker_pid() != first
+    monkeypatch.undo()
+    second = build.worker_pid()
+    for _ in range(3):
+        await build.start()
+        await build.ended()
+    assert build.worker_pid() == second
+
+
+async def test_a_worker_that_is_to_retire_takes_up_first_what_it_was_started_for(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bilt_mcp.engine.local.code_identity", lambda: "another")
+    build.declare("[[step]]\nname = 'a'\nrun = 'true'\n")
+    await build.start()
+    over = anyio.Event()
+
+    async def insist() -> None:
+        while not over.is_set():  # nobody else would ask so often
+            await ask(build.location.control, {"retire": True})
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(insist)
+        await build.ended()
+        over.set()

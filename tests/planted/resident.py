@@ -79,8 +79,18 @@ PLANTS: tuple[Plant, ...] = (
             "engine/local.py",
             "a_worker_of_other_code_finishes_its_work_and_takes_up_nothing_more",
         ),
-        '            return said.get("code") == CODE\n',
+        '            return said.get("code") == code_identity()\n',
         "            return True\n",
+    ),
+    plant(
+        "resident: who is to retire takes up nothing",
+        within(
+            "engine/worker.py",
+            "test_worker_life.py::"
+            "test_a_worker_that_is_to_retire_takes_up_first_what_it_was_started_for",
+        ),
+        '        if "retire" in asked and self._looked:\n',
+        '        if "retire" in asked:\n',
     ),
     plant(
         "resident: others may write where its socket is",
