@@ -22,7 +22,7 @@ WITH_DEV := build/ready-dev-$(KEY)
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo "  PYTHON=python3.12 chooses the interpreter that .venv is made with; 'make clean' first."
 
 .PHONY: demo
@@ -64,6 +64,10 @@ bench: $(WITH_CLI) ## measure on this machine, each thing beside its floor (ARGS
 figures: $(WITH_CLI) ## put docs/figures.json into the documentation, as tables and pictures
 	@$(RUN) -m bilt_mcp.bench.picture docs/figures.json $(if $(wildcard docs/peers.json),--peers docs/peers.json) \
 	    --draw docs --fill README.md docs/performance.md
+
+.PHONY: bench-peers
+bench-peers: $(WITH_CLI) ## the same job on other job runners, side by side (ARGS="--quick --only dbos")
+	@$(RUN) bench/peers/run.py $(ARGS)
 
 # Resolved with the oldest Python that we support: what resolves there resolves on the newer ones.
 # A fresh environment, so that nothing is pinned that only happened to be installed.

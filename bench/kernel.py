@@ -53,6 +53,11 @@ def is_alive(process: Process) -> bool:
     return _alive(process.pid) == process
 
 
+def identity(pid: int) -> Process | None:
+    """The process that has this number now, if one is alive."""
+    return _alive(pid)
+
+
 def kill(process: Process) -> None:
     """KILL a process that `bearers` has just named."""
     if is_alive(process):
@@ -118,6 +123,11 @@ class Opened:
         if self._moment is None:
             raise TimeoutError(f"nothing opened {self._fifo.name} within {timeout:.0f} s")
         return self._moment
+
+    def release(self) -> None:
+        """Let the thread go if nobody has opened it: whoever measured has given up."""
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK))
 
 
 class PeakMemory:

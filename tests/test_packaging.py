@@ -15,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("bench", "engine", "server", "state", "tools")
+NOT_INSTALLED = Path("bench", "peers")
+"""Scripts that only a checkout has."""
 UNWANTED = re.compile(r"__pycache__|\..+_cache")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -25,7 +27,9 @@ def ours(root: Path) -> set[str]:
         f"bilt_mcp/{file.relative_to(root)}"
         for folder in FOLDERS
         for file in (root / folder).rglob("*")
-        if file.is_file() and not any(UNWANTED.match(part) for part in file.parts)
+        if file.is_file()
+        and root / NOT_INSTALLED not in file.parents
+        and not any(UNWANTED.match(part) for part in file.parts)
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .plant import Plant, plant, within
 
 FIGURES = "test_figures"
+SURVIVORS = "test_bench_peers.py::test_who_outlives_a_cancel_is_counted_and_killed"
 ELSEWHERE = (
     "test_bench.py::test_where_it_cannot_measure_it_says_so_and_imports_nothing_that_is_not_there"
 )
@@ -39,5 +40,32 @@ PLANTS: tuple[Plant, ...] = (
         within("bench/program.py", ELSEWHERE),
         'if sys.platform != "linux":',
         'if sys.platform == "other":',
+    ),
+    plant(
+        "peers: who outlives a cancel is not counted",
+        within("bench/peers/rounds.py", SURVIVORS),
+        "row.after.append(len(left))",
+        "row.after.append(0)",
+    ),
+    plant(
+        "peers: what is left of a job stays alive",
+        within("bench/peers/rounds.py", SURVIVORS),
+        "        for process in bearers(marker):\n            kill(process)\n",
+        "",
+    ),
+    plant(
+        "peers: our own resident and worker are not counted",
+        within("bench/peers/drive.py", SURVIVORS),
+        "return super().processes() | with_descendants(bearers(str(self._store)))",
+        "return super().processes()",
+    ),
+    plant(
+        "peers: a peer that does not start ends the comparison",
+        within(
+            "bench/peers/rounds.py",
+            "test_bench_peers.py::test_a_peer_that_does_not_start_is_named_with_its_reason",
+        ),
+        "    except Exception as error:\n        for row in rows:",
+        "    except KeyError as error:\n        for row in rows:",
     ),
 )
