@@ -19,7 +19,7 @@ METRICS = (
     ("start_ms", "start of a step", "ms"),
     ("cancel_dead_ms", "cancel, until all of it is dead", "ms"),
     ("memory_mib", "memory", "MiB"),
-    ("first_answer_ms", "first answer of a new client", "ms"),
+    ("first_answer_ms", "first answer, when nothing of it ran", "ms"),
 )
 
 

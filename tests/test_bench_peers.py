@@ -71,7 +71,7 @@ def test_who_outlives_a_cancel_is_counted_and_killed(tmp_path: Path) -> None:
         assert (row["cancel_dead_ms"] is None) == bool(row["survivors_after"]), row
         assert (row["memory_mib"] is None) == (name != "bilt-mcp"), row
     assert rows["bilt-mcp"]["version"]
-    assert rows["bilt-mcp"]["memory_mib"] > 60, "the resident has the SDK, which alone is more"
+    assert rows["bilt-mcp"]["memory_mib"] > 90, "resident and worker are both counted"
     assert at_work_in(tmp_path) == []
     assert list(tmp_path.iterdir()) == [], "it leaves files behind"
 

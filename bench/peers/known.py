@@ -83,7 +83,7 @@ KNOWN = (
         driver=("fastmcp_peer.py", "memory"),
         note=(
             "a tool with task=True, memory:// (jobs end with the server), tasks/cancel, which is cooperative by"
-            " its specification and is answered when it is noted"
+            " its specification"
         ),
     ),
     Known(
@@ -137,8 +137,8 @@ KNOWN = (
     ),
     Known(
         "kyoo",
-        "its MCP server over stdio and its daemon; cancel_job sends TERM to the group, KILL after 10 s, and is"
-        " answered at once; its own code starts the command, so its user has no second form of the task",
+        "its MCP server over stdio and its daemon; cancel_job sends TERM to the group, KILL after 10 s;"
+        " its own code starts the command, so its user has no second form of the task",
         "kyoo",
         "kyoo",
     ),

@@ -50,14 +50,15 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "peers: what is left of a job stays alive",
         within("bench/peers/rounds.py", SURVIVORS),
-        "        for process in bearers(marker):\n            kill(process)\n",
-        "",
+        "        for process in bearers(marker):\n            kill(process)\n        opened.release()\n"
+        '        until(lambda: not bearers(marker), "what is left of the job is gone")\n',
+        "        opened.release()\n",
     ),
     plant(
-        "peers: our own resident and worker are not counted",
-        within("bench/peers/drive.py", SURVIVORS),
-        "return super().processes() | with_descendants(bearers(str(self._store)))",
-        "return super().processes()",
+        "peers: only the largest process of a peer is counted",
+        within("bench/peers/rounds.py", SURVIVORS),
+        "sum(sizes) or None",
+        "max(sizes, default=0) or None",
     ),
     plant(
         "peers: a peer that does not start ends the comparison",
