@@ -16,7 +16,8 @@ from bilt_mcp.engine import code_identity
 
 from .frames import HELLO, REFUSED, WELCOME, Frames, NotAFrame, frame, pack
 
-START_SECONDS = 30.0
+START_SECONDS = 20.0
+"""Clients give a server some thirty to answer; in this process it takes two or three more."""
 WELCOME_SECONDS = 10.0
 LOOK_SECONDS = 0.003
 MOST_STARTS = 2

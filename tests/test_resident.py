@@ -132,10 +132,16 @@ def test_the_history_names_the_client_that_asked(place: Place) -> None:
     assert any("Cancelled by by-hand 1 " in message["content"] for message in said)
 
 
-def test_it_stays_for_a_client_that_says_nothing_and_goes_when_there_is_none(place: Place) -> None:
+def test_it_stays_for_a_client_that_says_nothing_and_goes_when_there_is_none(
+    place: Place, tmp_path: Path
+) -> None:
     with Server(place.arguments, place.environ) as client:
         found = the_resident(place)
-        time.sleep(2.5 * float(place.environ["BILT_WORKER_IDLE"]))  # twice what it waits alone
+        # Another store's, that waits as long alone, comes and goes meanwhile.
+        other = tmp_path / "other-store"
+        with Server(("--project", str(place.project), "--store", str(other)), place.environ):
+            assert residents(StoreLocation.of(other))
+        until(lambda: not residents(StoreLocation.of(other)), "the other one goes")
         assert residents(place.location) == [found]
         assert client.ask("ping")["result"] == {}
     until(lambda: not residents(place.location), "the resident goes")
