@@ -76,6 +76,8 @@ class Model:
     confirmed: int = 0
     gate: str | None = None
     percent: int | None = None
+    receipt: str = ""
+    """What the deploy was like at the end: a step that is told to have ended later changes no receipt."""
     runs: list[Run] = field(default_factory=list[Run])
 
     @property
@@ -100,6 +102,7 @@ class Model:
         for run in self.runs:
             if runs is not None and run.outcome is None:
                 run.outcome = runs
+        self.receipt = self.deploy
 
 
 class OnThisThread:
@@ -347,7 +350,7 @@ class StoreAndModel(RuleBasedStateMachine):
         if model.status == "cancelled":
             assert found.stopped is not None
             assert found.stopped.verified
-            assert found.stopped.deploy == model.deploy
+            assert found.stopped.deploy == model.receipt
 
     def compare_revision(self, now: Session, before: Session) -> None:
         assert now.revision >= before.revision
