@@ -9,7 +9,7 @@ import binascii
 import os
 import sys
 
-FOLDERS = ("engine", "server", "state", "tools")
+FOLDERS = ("engine", "server", "state", os.path.join("state", "migrations", "sqlite"), "tools")
 
 
 def code_identity() -> str:
@@ -18,7 +18,7 @@ def code_identity() -> str:
     parts = [sys.version, sys.prefix, package]
     for folder in FOLDERS:
         for entry in sorted(os.scandir(os.path.join(package, folder)), key=lambda e: e.name):
-            if entry.name.endswith(".py"):
+            if entry.name.endswith((".py", ".sql")):
                 found = entry.stat()
                 parts.append(f"{entry.name} {found.st_mtime_ns} {found.st_size}")
     for path in sys.path:

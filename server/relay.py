@@ -89,15 +89,17 @@ class Relay:
         """Serve until the client goes. False when it must be served without a resident from here on."""
         while True:
             if not self._join():
+                self._flush()  # what has been answered is nobody else's to say
                 return False
             assert self._socket is not None
             lost = self._relay(self._socket)
             self._socket.close()
             if not lost:
+                self._flush()
                 return True
 
     def _join(self) -> bool:
-        if self._losses > MOST_LOSSES:
+        if self._losses >= MOST_LOSSES:
             return False
         self._socket = self._rejoin()
         self._frames = Frames()
@@ -117,11 +119,8 @@ class Relay:
                 if ready.get(number, 0) & select.POLLOUT:
                     del self._to_resident[: resident.send(self._to_resident[:MOST_WAITING])]
                 if ready.get(number, 0) & ~select.POLLOUT and not self._receive(resident):
-                    if not self._backlog.ended:
-                        self._losses += 1
-                        return True
-                    self._flush()
-                    return False
+                    self._losses += 1
+                    return not self._backlog.ended
             except (ConnectionError, NotAFrame):
                 self._losses += 1
                 return not self._backlog.ended
@@ -148,7 +147,7 @@ class Relay:
         backlog = self._backlog
         for kind, number, payload in self._frames.feed(data):
             if kind == kinds.LOG:
-                os.write(2, payload)
+                _log(payload)
                 continue
             self._to_client += payload
             if kind == kinds.KEEP:
@@ -183,6 +182,13 @@ class Relay:
 
 def _of_line(number: int, line: bytes | None) -> bytes:
     return frame(kinds.LONG, number) if line is None else frame(kinds.LINE, number, line)
+
+
+def _log(text: bytes) -> None:
+    try:  # noqa: SIM105 - contextlib takes longer to load than all that we load
+        os.write(2, text)
+    except OSError:
+        pass  # nobody reads the log
 
 
 def _read() -> bytes:

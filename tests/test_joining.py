@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bilt_mcp.server import joining
 from bilt_mcp.server.frames import Frames, NotAFrame, frame, pack, unpack
 from bilt_mcp.server.joining import folder_of
 from bilt_mcp.server.shim import plainly_asked
@@ -107,3 +110,21 @@ def test_the_small_process_loads_only_what_it_needs() -> None:
     new = set(done.stdout.split()) - set(bare.stdout.split())
     assert new & dear == set()
     assert len([name for name in new if not name.startswith("bilt_mcp")]) <= 8, sorted(new)
+
+
+@pytest.mark.parametrize("name", ["server/relay.py", "state/migrations/sqlite/0001_initial.sql"])
+def test_code_is_other_code_as_soon_as_a_file_of_it_changes(tmp_path: Path, name: str) -> None:
+    source = Path(joining.__file__).parent.parent
+    for folder in ("engine", "server", "state", "tools"):
+        shutil.copytree(source / folder, tmp_path / "bilt_mcp" / folder)
+    code = "from bilt_mcp.engine import code_identity; print(code_identity())"
+
+    def identity() -> str:
+        environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        return subprocess.check_output([sys.executable, "-c", code], env=environ, text=True)
+
+    before = identity()
+    assert identity() == before
+    with (tmp_path / "bilt_mcp" / name).open("a") as file:
+        file.write("\n")
+    assert identity() != before

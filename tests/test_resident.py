@@ -344,28 +344,6 @@ def test_when_no_resident_survives_the_client_is_served_by_its_own_process(place
     assert len([line for line in client.lines if b'"serverInfo"' in line]) == 1
 
 
-LOSING = """
-import _socket
-from bilt_mcp.server.relay import Backlog, Relay
-joined = 0
-def rejoin():
-    global joined
-    joined += 1
-    ours, theirs = _socket.socketpair()
-    theirs.close()
-    return ours
-print(Relay(Backlog("x"), rejoin).run(), joined)
-"""
-
-
-def test_a_client_that_loses_every_resident_soon_asks_for_no_more() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", LOSING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as client:
-        assert client.stdout is not None
-        assert client.stdout.read() == "False 4\n"
-
-
 def test_its_folder_and_its_socket_are_private(place: Place) -> None:
     with Server(place.arguments, place.environ) as client:
         client.ask("ping")

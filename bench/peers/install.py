@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -92,9 +91,8 @@ def _interpreter(newer: tuple[int, int]) -> Path:
     """Our own interpreter, or another on this machine if ours is too old. Raises `Unavailable`."""
     if sys.version_info[:2] >= newer:
         return Path(sys.executable)
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     found = [shutil.which(f"python3.{minor}") for minor in (14, 13, 12)]
-    for candidate in [*filter(None, found), *map(str, sorted(pyenv.glob("3.*/bin/python")))]:
+    for candidate in filter(None, found):
         wanted = f"import sys, venv; sys.exit(sys.version_info[:2] < {newer!r})"
         # A name on PATH may be a shim for an interpreter that is switched off.
         done = subprocess.run([candidate, "-c", wanted], capture_output=True, check=False)

@@ -115,12 +115,12 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "resident: what kills it is tried for ever",
-        resident(
+        within(
             "server/relay.py",
-            "a_client_that_loses_every_resident_soon_asks_for_no_more",
+            "test_relay.py::test_a_client_that_loses_every_resident_soon_asks_for_no_more",
         ),
-        "        if self._losses > MOST_LOSSES:",
-        "        if self._losses > 1000 * MOST_LOSSES:",
+        "        if self._losses >= MOST_LOSSES:",
+        "        if self._losses >= 1000 * MOST_LOSSES:",
     ),
     plant(
         "resident: a cancel that comes again hits the next workflow",
@@ -131,5 +131,25 @@ PLANTS: tuple[Plant, ...] = (
         ),
         "            if before is not None:\n",
         "            if before is None and key is None:\n",
+    ),
+    plant(
+        "resident: an answer is lost with the last resident",
+        within(
+            "server/relay.py",
+            "test_relay.py::"
+            "test_what_was_answered_before_the_last_resident_was_lost_still_reaches_the_client",
+        ),
+        "                self._flush()  # what has been answered is nobody else's to say\n",
+        "",
+    ),
+    plant(
+        "resident: a closed log is a lost resident",
+        within(
+            "server/relay.py",
+            "test_relay.py::"
+            "test_what_was_answered_before_the_last_resident_was_lost_still_reaches_the_client",
+        ),
+        "    except OSError:\n        pass  # nobody reads the log\n",
+        "    except ZeroDivisionError:\n        pass\n",
     ),
 )
