@@ -8,11 +8,12 @@ import math
 import anyio
 
 from .processes import is_alive, kill_strays
-from .step_process import StepProcess, keeper_pids
+from .step_process import KeeperNotReady, StepProcess, keeper_pids
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 BREATH_SECONDS = 0.03
+TRIES = 3
 
 
 class KeeperPool:
@@ -47,7 +48,14 @@ class KeeperPool:
             if is_alive(spare.identity):
                 return spare
             self.retire(spare)
-        return await StepProcess.spawn()
+        for left in reversed(range(TRIES)):
+            try:
+                return await StepProcess.spawn()
+            except KeeperNotReady:
+                # It had no step yet, so whoever killed it has stopped nothing.
+                if not left:
+                    raise
+        raise AssertionError
 
     def retire(self, process: StepProcess) -> None:
         """End a keeper, and whatever still runs of its step, without waiting for it."""

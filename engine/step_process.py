@@ -91,6 +91,10 @@ class Chunk:
     dropped: int
 
 
+class KeeperNotReady(OSError):
+    """A keeper was killed, or hung, before it was given a step."""
+
+
 class StepProcess:
     """One keeper and the step it runs; make it with `spawn`, end it with `aclose`."""
 
@@ -110,7 +114,7 @@ class StepProcess:
     async def spawn(cls) -> Self:
         """Start a keeper and wait until it is ready; it may then wait for its step for long.
 
-        An OSError says that it could not be started, or did not get ready.
+        An OSError says that it could not be started; `KeeperNotReady`, that it was lost before it was ready.
         """
         _reap_keepers()
         ours, theirs = socket.socketpair()
@@ -142,7 +146,7 @@ class StepProcess:
                 await process._until(lambda: "ready" in process._events)
             ready = process._events.get("ready")
             if ready is None:
-                raise OSError("the keeper of a step did not get ready")
+                raise KeeperNotReady("the keeper of a step did not get ready")
         except BaseException:
             keeper.kill()  # it has no step yet, and nobody else reaps it
             process._close()

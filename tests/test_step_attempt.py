@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from bilt_mcp.engine import step_attempt
+from bilt_mcp.engine import step_attempt, step_process
 from bilt_mcp.engine.keepers import KeeperPool
 from bilt_mcp.engine.run_folder import RunFolder
 from bilt_mcp.engine.step_attempt import StepAttempt
@@ -53,6 +53,31 @@ async def test_the_first_line_after_a_silence_is_told_without_waiting_for_the_be
                     await says(store, subject.session_id, "first")
                     await anyio.to_thread.run_sync((tmp_path / "gate").write_text, "go\n")
                 pool_tasks.cancel_scope.cancel()
+
+
+async def test_a_keeper_that_is_killed_before_it_has_a_step_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = tmp_path / "killed"
+    program = tmp_path / "keeper.py"
+    program.write_text(
+        "import os, sys\n"
+        f"if os.path.exists({str(killed)!r}):\n"
+        f"    sys.argv[0] = {str(step_process.KEEPER)!r}\n"
+        "    os.execv(sys.executable, [sys.executable, '-I', '-S', *sys.argv])\n"
+        f"open({str(killed)!r}, 'w').close()\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    monkeypatch.setattr(step_process, "KEEPER", program)
+    pool = KeeperPool()
+    with anyio.fail_after(30):
+        keeper = await pool.take()
+    assert killed.exists()
+    assert keeper.alive
+    pool.retire(keeper)
+    with anyio.CancelScope() as over:
+        over.cancel()
+        await pool.run()
 
 
 async def says(store: SqliteStore, session_id: str, text: str) -> None:

@@ -14,6 +14,16 @@ CLIENTS = (
 
 PLANTS: tuple[Plant, ...] = (
     plant(
+        "a keeper that is killed before it has a step fails the workflow",
+        within(
+            "engine/keepers.py",
+            "test_step_attempt.py::"
+            "test_a_keeper_that_is_killed_before_it_has_a_step_is_replaced",
+        ),
+        "TRIES = 3\n",
+        "TRIES = 1\n",
+    ),
+    plant(
         "a message is acknowledged before it is written",
         within("state/sqlite.py", KILL),
         "        return await self._write(accept)\n",
