@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,9 +20,11 @@ import anyio.to_thread
 
 from bilt_mcp.state import (
     IDLE_SECONDS,
+    Caller,
     DeployState,
     Halted,
     InvalidWorkflowFile,
+    NewProject,
     Plan,
     PlannedStep,
     Prepared,
@@ -38,6 +40,7 @@ from bilt_mcp.state import (
 from .control import ask
 from .environment import capture_environment, missing_secrets
 from .identity import code_identity
+from .new_project import make_project
 from .run_folder import RunFolder
 from .workflow_file import load
 
@@ -76,11 +79,13 @@ class LocalEngine:
         location: StoreLocation,
         environ: Mapping[str, str],
         idle_seconds: float = IDLE_SECONDS,
+        projects: Path | None = None,
     ) -> None:
         self._store = store
         self._location = location
         self._environ = dict(environ)
         self._idle_seconds = idle_seconds
+        self._projects = projects or location.folder / "projects"
         self._asked = -ASK_SECONDS
 
     async def prepare(self, project: Project, message: str) -> Prepared:
@@ -114,6 +119,7 @@ class LocalEngine:
                     deploy=step.deploy,
                     confirm=step.confirm,
                     on_decline=step.on_decline,
+                    confirm_timeout=step.confirm_timeout,
                 )
                 for step in steps
             ),
@@ -141,6 +147,11 @@ class LocalEngine:
         """See `tools.Engine.discard`."""
         self._folder(prepared.workflow_id).discard()
 
+    def new_project(self, name: str, description: str) -> NewProject:
+        """See `tools.Engine.new_project`."""
+        root = self._projects / name
+        return NewProject(str(root), lambda: make_project(root, name, description))
+
     def forget(self, workflow_id: str) -> None:
         """See `tools.Engine.forget`."""
         self._folder(workflow_id).forget()
@@ -149,12 +160,12 @@ class LocalEngine:
         return RunFolder(self._location, workflow_id)
 
     async def halt(
-        self, account: str, session_id: str, reason: str | None, by: str
+        self, account: str, session_id: str, reason: str | None, by: Caller
     ) -> Halted | None:
         """See `tools.Engine.halt`."""
         said = await ask(
             self._location.control,
-            {"halt": session_id, "account": account, "reason": reason, "by": by},
+            {"halt": session_id, "account": account, "reason": reason, "by": asdict(by)},
         )
         if not said or "workflow_id" not in said:
             return None

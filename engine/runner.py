@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from bilt_mcp.state import (
     FINAL,
+    Caller,
     CannotCancel,
     Claim,
     DeployState,
@@ -70,7 +71,7 @@ class Runner:
         self._last: Ended | None = None
         self._cancelled = False
         self._interrupted = False
-        self._unrecorded: tuple[str | None, str] | None = None
+        self._unrecorded: tuple[str | None, Caller] | None = None
         self._dead = anyio.Event()
         self._over = False
 
@@ -95,7 +96,7 @@ class Runner:
             session_id,
         )
 
-    async def halt(self, reason: str | None, by: str) -> Halted:
+    async def halt(self, reason: str | None, by: Caller) -> Halted:
         """A cancel that the store could not take: kill what runs, and record it as soon as the store can.
 
         Returns when everything is dead, or after `HALT_SECONDS`.

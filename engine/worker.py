@@ -29,6 +29,7 @@ from bilt_mcp.state import (
     FINAL,
     VERSION,
     WAL_RESET_NOTE,
+    Caller,
     DeployState,
     Failure,
     FailureCode,
@@ -260,7 +261,7 @@ class Worker:
             return {"code": CODE}
         for runner in list(self._runners.values()):
             if runner.is_for(asked["account"], asked["halt"]):
-                halted = await runner.halt(asked["reason"], asked["by"])
+                halted = await runner.halt(asked["reason"], Caller(**asked["by"]))
                 return {"workflow_id": halted.workflow_id, "stopped": asdict(halted.stopped)}
         return {}
 

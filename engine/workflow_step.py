@@ -226,6 +226,7 @@ class Step(_Table):
     deploy: bool = False
     confirm: Annotated[str, Field(max_length=500), AfterValidator(_shown)] | None = None
     on_decline: Literal["cancel", "skip"] = "cancel"
+    confirm_timeout: Seconds | None = None
     secrets: Annotated[tuple[str, ...], BeforeValidator(_secrets)] = ()
 
     @property

@@ -82,7 +82,9 @@ class BiltOffice:
             store = await self._stores.get(location)
             root = config.project
             project = await store.open_project(config.account, str(root), root.name or "root")
-            engine = LocalEngine(store, location, config.environ, config.worker_idle_seconds)
+            engine = LocalEngine(
+                store, location, config.environ, config.worker_idle_seconds, config.projects
+            )
             self._desk = Desk(store, engine, config.account, project, config.terminal)
         return self._desk
 
@@ -110,7 +112,7 @@ class BiltServer(MCPServer[Office]):
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Office, Any] | None = None
-    ) -> CallToolResult:
+    ) -> CallToolResult | InputRequiredResult:
         """Call a tool; every failure is a result, except the protocol's own errors."""
         return await call(self._bilt_tools, name, arguments, context or Context(mcp_server=self))
 

@@ -25,6 +25,8 @@ class Config:
     project: Path
     store: Path
     account: str = LOCAL_ACCOUNT
+    projects: Path | None = None
+    """Where new projects are made; None: in the store's folder."""
     worker_idle_seconds: float = IDLE_SECONDS
     environ: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     """The variables from which steps get theirs; hidden, because it may hold secrets."""
@@ -45,7 +47,7 @@ class Config:
         project: str | Path | None = None,
         store: str | Path | None = None,
     ) -> Config:
-        """What was given wins over BILT_PROJECT, BILT_STORE and BILT_WORKER_IDLE, these over the defaults.
+        """What was given wins over the variables BILT_PROJECT, BILT_STORE, BILT_PROJECTS, BILT_WORKER_IDLE.
 
         The default project is the current folder, the default store `~/.bilt`: MCP clients pass on hardly any
         variables, so it must not depend on others. Raises `ConfigError` with every problem at once.
@@ -68,11 +70,15 @@ class Config:
             place.expanduser()
         except RuntimeError:
             problems.append(f"the store {place} is in no known home folder (--store, BILT_STORE)")
+        projects = environ.get("BILT_PROJECTS")
+        if projects and not Path(projects).is_absolute():
+            problems.append(f"BILT_PROJECTS is {projects!r}; it must be the whole path of a folder")
         if problems or folder is None:
             raise ConfigError("; ".join(problems))
         return cls(
             project=folder,
             store=place,
+            projects=Path(projects) if projects else None,
             worker_idle_seconds=idle_seconds,
             environ=dict(environ),
         )

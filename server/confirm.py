@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from bilt_mcp.engine import LocalEngine
-from bilt_mcp.state import BiltError, SqliteStore, StoreLocation
+from bilt_mcp.state import BiltError, Caller, SqliteStore, StoreLocation
 
 from .config import Config
 
@@ -32,7 +32,8 @@ async def confirm(config: Config, session_id: str | None) -> int:
             if said is None:
                 print("A person must answer at a terminal; this process has none.")
                 return 1
-            by = f"{os.environ.get('USER', 'somebody')} at a terminal"
+            user = os.environ.get("USER", "somebody")
+            by = Caller(f"{user} at a terminal", "terminal", user)
             answer = store.confirm if said else store.decline
             workflow = await answer(config.account, session.id, gate.action_id, by)
             if workflow.final:

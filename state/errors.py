@@ -7,7 +7,7 @@
     ├── WorkflowAlreadyActive
     ├── NoWorkflowConfigured · InvalidWorkflowFile
     ├── ConfirmationRequired · NothingToConfirm
-    ├── IdempotencyKeyReused
+    ├── IdempotencyKeyReused · ProjectAlreadyExists · RateLimitExceeded
     └── StoreUnavailable         the store cannot be opened, read or written
 
 Each class is one row of CONTRACT "Error strings": `error` is the string that callers see, `details`
@@ -96,6 +96,18 @@ class CannotPause(BiltError):
     """The session's workflow is not one that can be paused."""
 
     error = "Cannot pause workflow"
+
+
+class ProjectAlreadyExists(BiltError):
+    """The account has a project of this name, or there is such a folder."""
+
+    error = "Project already exists"
+
+
+class RateLimitExceeded(BiltError):
+    """Too many of something in its time; details `limit`, `remaining`, `reset`, `retry_after_seconds`."""
+
+    error = "Rate limit exceeded"
 
 
 class WorkflowAlreadyActive(BiltError):

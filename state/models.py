@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,6 +12,7 @@ from .transitions import FINAL, IDLE, Status
 
 Side = Literal["user", "ai"]
 Variant = Literal["info", "error", "success", "log"]
+Visibility = Literal["public", "private"]
 
 
 def iso(milliseconds: int) -> str:
@@ -39,6 +40,37 @@ class DeployState(StrEnum):
 
 
 @dataclass(frozen=True)
+class Caller:
+    """Who asks for something, for the history and the audit. Its `str` is what the history says."""
+
+    client: str
+    """The program, by the name and version that it gave."""
+    surface: str = "mcp"
+    """The way he came: `mcp`, `terminal`, `clock` for what happens by itself."""
+    principal: str = ""
+    """Whom the account knows him as; empty where the account has one user only."""
+
+    def __str__(self) -> str:
+        return self.client
+
+
+UNNAMED = Caller("a program")
+"""Who embeds the store and does not say more."""
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One decision about a workflow or a project: what, when, by whom, and why."""
+
+    at: int
+    action: str
+    """`start`, `confirm`, `decline`, `expire`, `cancel`, `pause`, `resume` or `create_project`."""
+    caller: Caller
+    reason: str | None
+    workflow_id: str | None
+
+
+@dataclass(frozen=True)
 class Project:
     """A folder with a `bilt.toml`, and whom it belongs to."""
 
@@ -47,9 +79,17 @@ class Project:
     root: str
     name: str
     description: str
-    visibility: str
+    visibility: Visibility
     created_at: int
     updated_at: int
+
+
+@dataclass(frozen=True)
+class NewProject:
+    """A project that is to be: its folder, and what makes it."""
+
+    root: str
+    make: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -62,6 +102,8 @@ class PlannedStep:
     deploy: bool = False
     confirm: str | None = None
     on_decline: Literal["cancel", "skip"] = "cancel"
+    confirm_timeout: float | None = None
+    """Seconds after which a gate that nobody has answered counts as declined."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +157,10 @@ class PendingAction:
     step: str
     message: str
     expires_at: int | None = None
+    """Milliseconds since 1970; from then on it counts as declined."""
+    position: int = 1
+    deploy: bool = False
+    on_decline: Literal["cancel", "skip"] = "cancel"
 
 
 @dataclass(frozen=True)

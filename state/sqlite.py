@@ -1,6 +1,7 @@
 """The store on SQLite: sessions, messages and starting.
 
-`sqlite_decisions.py` has what callers decide, `sqlite_worker.py` what a worker does, `sqlite_endings.py` how it ends.
+`sqlite_decisions.py` and `sqlite_gates.py` have what callers decide, `sqlite_projects.py` projects and the audit,
+`sqlite_worker.py` what a worker does, `sqlite_endings.py` how it ends.
 """
 
 from __future__ import annotations
@@ -14,23 +15,24 @@ from .errors import (
     WorkflowAlreadyActive,
 )
 from .models import (
+    UNNAMED,
+    Caller,
     MessagePage,
     MessageQuery,
     Note,
     Plan,
-    Project,
     Session,
     Started,
     Workflow,
 )
 from .sqlite_base import Row, one
-from .sqlite_decisions import DecisionVerbs
+from .sqlite_gates import GateVerbs
 from .sqlite_lookup import message_page, project_row, session_row, workflow_row
+from .sqlite_projects import ProjectVerbs
 from .sqlite_prune import PruneVerbs
 from .sqlite_rows import (
     SESSION_QUERY,
     plan_text,
-    project_of,
     session_of,
     workflow_of,
 )
@@ -38,38 +40,8 @@ from .sqlite_worker import WorkerVerbs
 from .transitions import ACTIVE, Status
 
 
-class SqliteStore(DecisionVerbs, WorkerVerbs, PruneVerbs):
+class SqliteStore(GateVerbs, ProjectVerbs, WorkerVerbs, PruneVerbs):
     """`SessionStore` on one SQLite file. Open it with `async with`."""
-
-    async def open_project(self, account: str, root: str, name: str) -> Project:
-        """See `SessionStore.open_project`."""
-        found = await self._read(
-            lambda c: one(
-                c, "SELECT * FROM project WHERE account = :a AND root = :r", a=account, r=root
-            )
-        )
-        if found is None:
-            found = await self._write(lambda c: self._insert_project(c, account, root, name))
-        return project_of(found)
-
-    def _insert_project(self, c: sqlite3.Connection, account: str, root: str, name: str) -> Row:
-        row = one(
-            c,
-            """INSERT INTO project (id, account, root, name, created_at, updated_at)
-               VALUES (:id, :account, :root, :name, :now, :now)
-               ON CONFLICT (account, root) DO UPDATE SET root = excluded.root RETURNING *""",
-            id=str(uuid4()),
-            account=account,
-            root=root,
-            name=name,
-            now=self._clock.now(),
-        )
-        assert row is not None
-        return row
-
-    async def project(self, account: str, project_id: str) -> Project:
-        """See `SessionStore.project`."""
-        return project_of(await self._read(lambda c: project_row(c, account, project_id)))
 
     async def latest_session(self, account: str, project_id: str) -> Session:
         """See `SessionStore.latest_session`."""
@@ -99,12 +71,7 @@ class SqliteStore(DecisionVerbs, WorkerVerbs, PruneVerbs):
         row = await self._read(newest)
         if row is None:
             row = await self._write(create)
-        return session_of(row, self._clock)
-
-    async def session(self, account: str, session_id: str) -> Session:
-        """See `SessionStore.session`."""
-        row: Row = await self._read(lambda c: session_row(c, account, session_id))
-        return session_of(row, self._clock)
+        return session_of(await self._expire(row), self._clock)
 
     async def workflow(self, account: str, workflow_id: str) -> Workflow:
         """See `SessionStore.workflow`."""
@@ -139,13 +106,14 @@ class SqliteStore(DecisionVerbs, WorkerVerbs, PruneVerbs):
         *,
         workflow_id: str | None = None,
         key: str | None = None,
+        by: Caller = UNNAMED,
     ) -> Started:
         """See `SessionStore.start`."""
         new_id = workflow_id or str(uuid4())
         settings = self.settings()
 
         def accept(c: sqlite3.Connection) -> Started:
-            started = self._start(c, account, session_id, new_id, message, plan, key)
+            started = self._start(c, account, session_id, new_id, message, plan, key, by)
             if started.workflow_id == new_id:
                 self._refuse_when_full(c, settings)
             return started
@@ -161,6 +129,7 @@ class SqliteStore(DecisionVerbs, WorkerVerbs, PruneVerbs):
         message: str,
         plan: Plan,
         key: str | None,
+        by: Caller,
     ) -> Started:
         session = session_row(c, account, session_id)
         if key is not None and (first := _replay(c, session, message, key)) is not None:
@@ -197,8 +166,9 @@ class SqliteStore(DecisionVerbs, WorkerVerbs, PruneVerbs):
         names = ", ".join(step.name for step in plan.steps)
         said = [
             Note(message, variant="info", side="user"),
-            Note(f"Workflow accepted. Steps: {names}", "info"),
+            Note(f"Workflow accepted from {by}. Steps: {names}", "info"),
         ]
+        self._record(c, session, "start", by, workflow=row["n"])
         self._append(c, session["s_n"], row["n"], said)
         self._touch(c, session["s_n"])
         return Started(session_id, row["id"], Status.PENDING)

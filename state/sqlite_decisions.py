@@ -10,9 +10,8 @@ from .errors import (
     CannotPause,
     CannotResume,
     ConfirmationRequired,
-    NothingToConfirm,
 )
-from .models import Cancelled, DeployState, Note, Session, Stopped, Workflow, iso
+from .models import Caller, Cancelled, DeployState, Note, Session, Stopped, Workflow, iso
 from .sqlite_base import Row, one
 from .sqlite_lookup import session_row, workflow_row
 from .sqlite_rows import SESSION_QUERY, quoted, session_of, stopped_text, workflow_of
@@ -43,7 +42,7 @@ class DecisionVerbs(SharedWrites):
         account: str,
         session_id: str,
         reason: str | None,
-        by: str,
+        by: Caller,
         key: str | None = None,
     ) -> Cancelled:
         """See `SessionStore.cancel`."""
@@ -57,7 +56,7 @@ class DecisionVerbs(SharedWrites):
         account: str,
         session_id: str,
         reason: str | None,
-        by: str,
+        by: Caller,
         key: str | None,
     ) -> Cancelled:
         session = session_row(c, account, session_id)
@@ -75,9 +74,9 @@ class DecisionVerbs(SharedWrites):
                 (session["s_n"], key, session["w_n"]),
             )
         after = session_row(c, account, session_id)
-        return Cancelled(_workflow(session_of(after, self._clock)), joined)
+        return Cancelled(newest_of(session_of(after, self._clock)), joined)
 
-    def _decide(self, c: sqlite3.Connection, session: Row, reason: str | None, by: str) -> bool:
+    def _decide(self, c: sqlite3.Connection, session: Row, reason: str | None, by: Caller) -> bool:
         """Cancel the session's workflow; True when somebody has before."""
         receipt = Stopped(True, 0, 0, 0.0, None, DeployState(session["deploy"] or "not_started"))
         decided = one(
@@ -98,9 +97,9 @@ class DecisionVerbs(SharedWrites):
             # It was let go at a pause and nobody has taken it up again: nothing of it is alive.
             self._finish_cancel(c, session["w_n"], stopped_text(receipt), [])
         self._close_gate(c, session["w_n"], "cancelled", by)
-        why = f" Reason: {reason}" if reason else ""
         after = "stopping what runs" if held else "nothing was running"
-        note = Note(f"Cancelled by {by} ({after}).{why}", "info")
+        note = Note(f"Cancelled by {by} ({after}).{because(reason)}", "info")
+        self._record(c, session, "cancel", by, reason)
         self._append(c, session["s_n"], session["w_n"], [note])
         self._touch(c, session["s_n"])
         return False
@@ -119,7 +118,9 @@ class DecisionVerbs(SharedWrites):
 
         return await self._read(look)
 
-    async def request_pause(self, account: str, session_id: str, by: str) -> Workflow:
+    async def request_pause(
+        self, account: str, session_id: str, by: Caller, reason: str | None = None
+    ) -> Workflow:
         """See `SessionStore.request_pause`."""
 
         def ask(c: sqlite3.Connection) -> Row:
@@ -132,14 +133,16 @@ class DecisionVerbs(SharedWrites):
             )
             if asked is None:
                 raise CannotPause(
-                    _true_state(session, "Only a pending or running workflow can be paused."),
+                    true_state(session, "Only a pending or running workflow can be paused."),
                     current_status=session["status"] or "idle",
                 )
-            return self._decided(c, session, f"Pause before the next step asked by {by}.")
+            told = f"Pause before the next step asked by {by}.{because(reason)}"
+            self._record(c, session, "pause", by, reason)
+            return self._decided(c, session, told)
 
-        return _workflow(session_of(await self._write(ask), self._clock))
+        return newest_of(session_of(await self._write(ask), self._clock))
 
-    async def resume(self, account: str, session_id: str, by: str) -> Workflow:
+    async def resume(self, account: str, session_id: str, by: Caller) -> Workflow:
         """See `SessionStore.resume`."""
 
         def go_on(c: sqlite3.Connection) -> Row:
@@ -151,64 +154,15 @@ class DecisionVerbs(SharedWrites):
                     action_id=session["g_id"],
                     step=session["g_step"],
                 )
-            if not _run_again(c, session["w_n"], Event.RESUME):
+            if not run_again(c, session["w_n"], Event.RESUME):
                 raise CannotResume(
-                    _true_state(session, "Only a paused workflow can be resumed."),
+                    true_state(session, "Only a paused workflow can be resumed."),
                     current_status=session["status"] or "idle",
                 )
+            self._record(c, session, "resume", by)
             return self._decided(c, session, f"Resumed by {by}.")
 
-        return _workflow(session_of(await self._write(go_on), self._clock))
-
-    async def confirm(self, account: str, session_id: str, action_id: str, by: str) -> Workflow:
-        """See `SessionStore.confirm`."""
-
-        def yes(c: sqlite3.Connection) -> Row:
-            session = self._at_gate(c, account, session_id, action_id)
-            self._close_gate(c, session["w_n"], "confirmed", by)
-            _run_again(c, session["w_n"], Event.CONFIRM, confirmed=True)
-            return self._decided(c, session, f"Step {session['g_step']} confirmed by {by}.")
-
-        return _workflow(session_of(await self._write(yes), self._clock))
-
-    async def decline(self, account: str, session_id: str, action_id: str, by: str) -> Workflow:
-        """See `SessionStore.decline`."""
-
-        def no(c: sqlite3.Connection) -> Row:
-            session = self._at_gate(c, account, session_id, action_id)
-            if self._skips_on_decline(c, session["w_n"]):
-                self._close_gate(c, session["w_n"], "skipped", by)
-                self._move_to(c, session["w_n"], session["position"] + 1)
-                _run_again(c, session["w_n"], Event.SKIP)
-                told = f"Step {session['g_step']} declined by {by}; going on without it."
-            else:
-                self._close_gate(c, session["w_n"], "declined", by)
-                receipt = Stopped(
-                    True, 0, 0, 0.0, session["g_step"], DeployState(session["deploy"])
-                )
-                c.execute(
-                    f"""UPDATE workflow SET status = 'cancelled', cancel_requested_at = :now, finished_at = :now,
-                            cancel_reason = 'declined', stopped = :stopped
-                        WHERE n = :workflow AND status IN ({quoted(sources(Event.DECLINE))})""",
-                    {
-                        "workflow": session["w_n"],
-                        "now": self._clock.now(),
-                        "stopped": stopped_text(receipt),
-                    },
-                )
-                told = f"Step {session['g_step']} declined by {by}; the workflow is cancelled."
-            return self._decided(c, session, told)
-
-        return _workflow(session_of(await self._write(no), self._clock))
-
-    def _at_gate(self, c: sqlite3.Connection, account: str, session_id: str, action_id: str) -> Row:
-        session = session_row(c, account, session_id)
-        if session["g_id"] != action_id or session["status"] != Status.PAUSED:
-            raise NothingToConfirm(
-                _true_state(session, "This action is not open: it was answered, or never was."),
-                current_status=session["status"] or "idle",
-            )
-        return session
+        return newest_of(session_of(await self._write(go_on), self._clock))
 
     def _decided(self, c: sqlite3.Connection, session: Row, told: str) -> Row:
         self._append(c, session["s_n"], session["w_n"], [Note(told, "info")])
@@ -218,14 +172,16 @@ class DecisionVerbs(SharedWrites):
         return row
 
 
-def _workflow(session: Session) -> Workflow:
+def newest_of(session: Session) -> Workflow:
+    """The workflow of a session that has one."""
     assert session.workflow is not None
     return session.workflow
 
 
-def _run_again(
+def run_again(
     c: sqlite3.Connection, workflow: int | None, event: Event, *, confirmed: bool = False
 ) -> bool:
+    """Take a paused workflow back to `running`; False when it was not paused (any more)."""
     row = one(
         c,
         f"""UPDATE workflow SET status = 'running', pause_requested = 0,
@@ -237,7 +193,13 @@ def _run_again(
     return row is not None
 
 
-def _true_state(session: Row, rule: str) -> str:
+def because(reason: str | None) -> str:
+    """The end of an entry of the history."""
+    return f" Reason: {reason}" if reason else ""
+
+
+def true_state(session: Row, rule: str) -> str:
+    """Why a verb was refused, for the agent: the rule, and what holds."""
     if session["status"] is None:
         return f"{rule} This session has no workflow yet; start one with bilt_send_message."
     return f"{rule} This one is {session['status']}. Look with bilt_get_session."

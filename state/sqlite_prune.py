@@ -131,6 +131,7 @@ class PruneVerbs(SharedWrites):
             (session,),
         )
         c.execute("DELETE FROM idempotency WHERE session = ?", (session,))
+        c.execute("DELETE FROM audit WHERE session = ?", (session,))
         c.execute(f"DELETE FROM gate WHERE workflow IN ({of_it})", (session,))
         c.execute(f"DELETE FROM step_run WHERE workflow IN ({of_it})", (session,))
         c.execute("DELETE FROM workflow WHERE session = ?", (session,))

@@ -10,6 +10,8 @@ from typing import Any
 from .clock import Clock, boot_id
 from .driver import sqlite3
 from .models import (
+    AuditEntry,
+    Caller,
     DeployState,
     Failure,
     FailureCode,
@@ -60,7 +62,8 @@ NEWEST_MESSAGE = "SELECT id, ordinal FROM message WHERE session = :session ORDER
 SESSION_QUERY = f"""
     SELECT s.n AS s_n, s.id AS s_id, s.account, s.revision, s.created_at AS s_created_at, s.updated_at AS s_updated_at,
            p.id AS p_id, w.n AS w_n, {WORKFLOW_COLUMNS},
-           g.id AS g_id, g.step AS g_step, g.message AS g_message, g.expires_at AS g_expires_at
+           g.id AS g_id, g.step AS g_step, g.message AS g_message, g.expires_at AS g_expires_at,
+           CASE WHEN g.id IS NOT NULL THEN json_extract(w.plan, '$.steps[' || (g.position - 1) || ']') END AS g_plan
     FROM session AS s
     JOIN project AS p ON p.n = s.project
     LEFT JOIN workflow AS w ON w.n = (SELECT max(n) FROM workflow WHERE session = s.n)
@@ -83,7 +86,16 @@ def session_of(row: Row, clock: Clock) -> Session:
     """A row of `SESSION_QUERY`."""
     gate = None
     if row["g_id"] is not None:
-        gate = PendingAction(row["g_id"], row["g_step"], row["g_message"], row["g_expires_at"])
+        planned = json.loads(row["g_plan"])
+        gate = PendingAction(
+            action_id=row["g_id"],
+            step=row["g_step"],
+            message=row["g_message"],
+            expires_at=row["g_expires_at"],
+            position=row["position"],
+            deploy=planned["deploy"],
+            on_decline=planned["on_decline"],
+        )
     return Session(
         id=row["s_id"],
         project_id=row["p_id"],
@@ -137,6 +149,17 @@ def project_of(row: Row) -> Project:
         visibility=row["visibility"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+    )
+
+
+def audit_of(row: Row) -> AuditEntry:
+    """A row of `audit` with its workflow's id as `workflow_id`."""
+    return AuditEntry(
+        at=row["at"],
+        action=row["action"],
+        caller=Caller(row["client"], row["surface"], row["principal"]),
+        reason=row["reason"],
+        workflow_id=row["workflow_id"],
     )
 
 

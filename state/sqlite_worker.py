@@ -325,17 +325,12 @@ class WorkerVerbs(EndingVerbs):
             told = f"Paused before step {row['step']}."
             if question is not None:
                 told = f"Waiting for a person before step {row['step']}: {question}"
+                now, limit = self._clock.now(), claim.plan.steps[claim.position - 1].confirm_timeout
+                expires = None if limit is None else now + round(limit * 1000)
                 c.execute(
-                    """INSERT INTO gate (id, workflow, position, step, message, created_at)
-                       VALUES (?, ?, ?, ?, ?, ?)""",
-                    (
-                        str(uuid4()),
-                        row["n"],
-                        claim.position,
-                        row["step"],
-                        question,
-                        self._clock.now(),
-                    ),
+                    """INSERT INTO gate (id, workflow, position, step, message, created_at, expires_at)
+                       VALUES (?, ?, ?, ?, ?, ?, ?)""",
+                    (str(uuid4()), row["n"], claim.position, row["step"], question, now, expires),
                 )
             self._append(c, row["session"], row["n"], [Note(told, "info", row["step"])])
             self._touch(c, row["session"])

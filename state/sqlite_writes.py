@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .driver import sqlite3
-from .models import Note
-from .sqlite_base import SqliteBase, one
+from .models import Caller, Note
+from .sqlite_base import Row, SqliteBase, one
 from .sqlite_rows import plan_of, quoted
 from .transitions import Event, sources
 
@@ -52,10 +52,36 @@ class SharedWrites(SqliteBase):
             (outcome, self._clock.now(), workflow),
         )
 
-    def _close_gate(self, c: sqlite3.Connection, workflow: int, answer: str, by: str) -> None:
+    def _close_gate(self, c: sqlite3.Connection, workflow: int, answer: str, by: Caller) -> None:
         c.execute(
             "UPDATE gate SET answer = ?, answered_at = ?, answered_by = ? WHERE workflow = ? AND answer IS NULL",
-            (answer, self._clock.now(), by, workflow),
+            (answer, self._clock.now(), str(by), workflow),
+        )
+
+    def _record(
+        self,
+        c: sqlite3.Connection,
+        session: Row,
+        action: str,
+        by: Caller,
+        reason: str | None = None,
+        workflow: int | None = None,
+    ) -> None:
+        """A row of the audit, about the session's newest workflow unless another one is named."""
+        c.execute(
+            """INSERT INTO audit (at, account, action, session, workflow, principal, client, surface, reason)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            (
+                self._clock.now(),
+                session["account"],
+                action,
+                session["s_n"],
+                workflow or session["w_n"],
+                by.principal or session["account"],
+                by.client,
+                by.surface,
+                reason,
+            ),
         )
 
     def _skips_on_decline(self, c: sqlite3.Connection, workflow: int) -> bool:

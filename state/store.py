@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from .models import (
+    UNNAMED,
+    AuditEntry,
+    Caller,
     Cancelled,
     Claim,
     Failure,
@@ -20,6 +23,7 @@ from .models import (
     Started,
     StepTicket,
     Stopped,
+    Visibility,
     Workflow,
 )
 from .settings import StoreSettings
@@ -41,6 +45,7 @@ class SessionStore(Protocol):
       error with the same words.
     * A session's `revision` rises whenever `session()` would answer something else, `elapsed_seconds` and
       `quiet_seconds` aside.
+    * Each start, confirm, decline, cancel, pause and resume leaves a message of variant `info` and a row of the audit.
     * Message ids rise and become visible in their order: who reads on from the last id that he saw misses nothing.
 
     Any verb may raise `StoreUnavailable`.
@@ -56,12 +61,37 @@ class SessionStore(Protocol):
         """One project. Raises `ProjectNotFound`."""
         ...
 
+    async def projects(self, account: str) -> Sequence[Project]:
+        """The account's newest projects, newest first, 200 at most."""
+        ...
+
+    async def create_project(
+        self,
+        account: str,
+        root: str,
+        name: str,
+        by: Caller,
+        make: Callable[[], None],
+        *,
+        description: str = "",
+        visibility: Visibility = "public",
+    ) -> Project:
+        """A new project in folder `root`. It and what `make` does to the disk happen together, or neither.
+
+        `make` may be called again for the same project. Raises `ProjectAlreadyExists` when the account has one of
+        this name or in this folder, `RateLimitExceeded` after ten within an hour, and whatever `make` raises.
+        """
+        ...
+
     async def latest_session(self, account: str, project_id: str) -> Session:
         """The project's newest session; an idle one is created when it has none. Raises `ProjectNotFound`."""
         ...
 
     async def session(self, account: str, session_id: str) -> Session:
-        """One session with its newest workflow. Raises `SessionNotFound`."""
+        """One session with its newest workflow. Raises `SessionNotFound`.
+
+        A gate that nobody has answered in its time is declined by this look, as by that of `latest_session`.
+        """
         ...
 
     async def workflow(self, account: str, workflow_id: str) -> Workflow:
@@ -93,6 +123,7 @@ class SessionStore(Protocol):
         *,
         workflow_id: str | None = None,
         key: str | None = None,
+        by: Caller = UNNAMED,
     ) -> Started:
         """Accept a message: it and a `pending` workflow become durable together.
 
@@ -108,7 +139,7 @@ class SessionStore(Protocol):
         account: str,
         session_id: str,
         reason: str | None,
-        by: str,
+        by: Caller,
         key: str | None = None,
     ) -> Cancelled:
         """Decide that the session's workflow will be cancelled.
@@ -128,24 +159,40 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def request_pause(self, account: str, session_id: str, by: str) -> Workflow:
+    async def request_pause(
+        self, account: str, session_id: str, by: Caller, reason: str | None = None
+    ) -> Workflow:
         """Ask that the workflow stop before its next step; `pending` and `running` only. Raises `CannotPause`."""
         ...
 
-    async def resume(self, account: str, session_id: str, by: str) -> Workflow:
+    async def resume(self, account: str, session_id: str, by: Caller) -> Workflow:
         """End a requested pause. Raises `CannotResume`, and `ConfirmationRequired` at a gate."""
         ...
 
-    async def confirm(self, account: str, session_id: str, action_id: str, by: str) -> Workflow:
-        """Say yes to the open gate `action_id`. Raises `NothingToConfirm` when it is not open (any more)."""
+    async def confirm(self, account: str, session_id: str, action_id: str, by: Caller) -> Workflow:
+        """Say yes to the open gate `action_id`.
+
+        Raises `NothingToConfirm` when it is not open (any more): its details say how it was answered, and by whom.
+        """
         ...
 
-    async def decline(self, account: str, session_id: str, action_id: str, by: str) -> Workflow:
+    async def decline(
+        self,
+        account: str,
+        session_id: str,
+        action_id: str,
+        by: Caller,
+        reason: str | None = None,
+    ) -> Workflow:
         """Say no to the open gate `action_id`.
 
         The workflow is cancelled, or goes on without the step when it says `on_decline = "skip"`. Raises
         `NothingToConfirm`.
         """
+        ...
+
+    async def audit(self, account: str, session_id: str) -> Sequence[AuditEntry]:
+        """What was decided about the session's workflows, in its order. Raises `SessionNotFound`."""
         ...
 
     # -- what a worker does ----------------------------------------------------------------------

@@ -16,6 +16,7 @@ from uuid import uuid4
 import pytest
 
 from bilt_mcp.state import (
+    Caller,
     Claim,
     Clock,
     DeployState,
@@ -206,17 +207,17 @@ class Scene:
         assert claim.workflow_id == started.workflow_id
         subject = replace(subject, maybe_claim=claim)
         if kind in (Kind.PAUSED, Kind.RESUMED):
-            await store.request_pause(ME, session_id, "me")
+            await store.request_pause(ME, session_id, Caller("me"))
             assert await store.pause(claim, None)
             if kind is Kind.RESUMED:
-                await store.resume(ME, session_id, "me")
+                await store.resume(ME, session_id, Caller("me"))
         elif kind is Kind.GATED:
             assert await store.pause(claim, "Deploy it?")
             gate = (await self.look(subject)).pending_action
             assert gate is not None
             subject = replace(subject, maybe_action_id=gate.action_id)
         elif kind in (Kind.CANCELLING, Kind.CANCELLED):
-            await store.cancel(ME, session_id, "no longer needed", "me")
+            await store.cancel(ME, session_id, "no longer needed", Caller("me"))
             if kind is Kind.CANCELLED:
                 assert await store.stopped(claim.epoch, claim.workflow_id, RECEIPT, [])
         elif kind is Kind.COMPLETED:

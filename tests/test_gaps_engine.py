@@ -26,6 +26,7 @@ from bilt_mcp.engine.step_process import Chunk, StepCommand, StepResult
 from bilt_mcp.engine.worker import Worker
 from bilt_mcp.engine.workflow_step import Step
 from bilt_mcp.state import (
+    Caller,
     Claim,
     DeployState,
     FailureCode,
@@ -75,7 +76,7 @@ async def test_every_gate_asks_although_an_earlier_one_was_confirmed(build: Buil
         assert session.pending_action is not None
         assert session.pending_action.message == question
         action_id = session.pending_action.action_id
-        await build.store.confirm(ME, build.session_id, action_id, "a person")
+        await build.store.confirm(ME, build.session_id, action_id, Caller("a person"))
         await build.engine.wake()
     assert (await build.ended()).status == "completed"
 
@@ -100,7 +101,7 @@ async def test_a_deploy_that_ends_well_because_it_was_cancelled_is_not_called_do
     build.declare(step("deploy", TRAPS, "deploy = true"))
     await build.start()
     await build.says("up")
-    await build.store.cancel(ME, build.session_id, None, "a test")
+    await build.store.cancel(ME, build.session_id, None, Caller("a test"))
     workflow = (await build.ended()).workflow
     assert workflow is not None
     assert workflow.stopped is not None
@@ -232,14 +233,14 @@ async def test_a_halt_that_cannot_ask_the_store_counts_the_step_that_runs_as_a_d
 ) -> None:
     async with runner_at(deaf_store, Kind.RUNNING, position) as (runner, _):
         deaf_store.deaf = True
-        assert (await runner.halt(None, "a test")).stopped.deploy is deploy
+        assert (await runner.halt(None, Caller("a test"))).stopped.deploy is deploy
 
 
 async def test_a_halt_that_is_recorded_late_never_cancels_the_next_workflow(
     deaf_store: DeafStore,
 ) -> None:
     async with runner_at(deaf_store, Kind.CANCELLED) as (runner, session_id):
-        await runner.halt("enough", "a test")
+        await runner.halt("enough", Caller("a test"))
         started = await deaf_store.start(OWNER, session_id, "again", PLAN)
         await runner.run()
         assert await deaf_store.workflow_status(started.workflow_id) is Status.PENDING
@@ -329,7 +330,7 @@ async def stubborn_run(store: SqliteStore) -> AsyncGenerator[tuple[Runner, Subje
 
 async def test_a_cancel_is_not_over_before_the_last_process_is_gone(deaf_store: DeafStore) -> None:
     async with stubborn_run(deaf_store) as (runner, subject):
-        await deaf_store.cancel(OWNER, subject.session_id, None, "a test")
+        await deaf_store.cancel(OWNER, subject.session_id, None, Caller("a test"))
         runner.cancel()
         while True:
             seen = deaf_store.changes()
@@ -350,7 +351,7 @@ async def test_a_halt_calls_nothing_dead_that_still_lives_and_is_recorded_when_i
 ) -> None:
     monkeypatch.setattr("bilt_mcp.engine.runner.HALT_SECONDS", 0.05)
     async with stubborn_run(deaf_store) as (runner, subject):
-        assert (await runner.halt("enough", "a test")).stopped.verified is False
+        assert (await runner.halt("enough", Caller("a test"))).stopped.verified is False
         assert await deaf_store.workflow_status(subject.workflow_id) is not Status.CANCELLED
     told = await deaf_store.workflow(OWNER, subject.workflow_id)
     assert (told.status, told.cancel_reason) == (Status.CANCELLED, "enough")

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from bilt_mcp.state import (
+    Caller,
     DeployState,
     Plan,
     PlannedStep,
@@ -102,9 +103,9 @@ async def test_the_receipt_of_a_gate_that_ends_a_workflow_knows_of_the_deploy_be
 ) -> None:
     subject = await at_a_gate_after_a_deploy(scene)
     if how == "declined":
-        await scene.store.decline(ME, subject.session_id, subject.action_id, "me")
+        await scene.store.decline(ME, subject.session_id, subject.action_id, Caller("me"))
     else:
-        await scene.store.cancel(ME, subject.session_id, None, "me")
+        await scene.store.cancel(ME, subject.session_id, None, Caller("me"))
     stopped = (await scene.workflow(subject)).stopped
     assert stopped is not None
     assert stopped.deploy is DeployState.DONE
@@ -117,8 +118,8 @@ async def test_who_answered_a_gate_is_not_rewritten_by_a_later_cancel(
     async with SqliteStore(location, clock) as store:
         scene = Scene(store)
         subject = await scene.subject(Kind.GATED)
-        await store.confirm(ME, subject.session_id, subject.action_id, "a person")
-        await store.cancel(ME, subject.session_id, None, "an agent")
+        await store.confirm(ME, subject.session_id, subject.action_id, Caller("a person"))
+        await store.cancel(ME, subject.session_id, None, Caller("an agent"))
     with closing(sqlite3.connect(location.database)) as database:
         kept = database.execute("SELECT answer, answered_by FROM gate").fetchall()
     assert kept == [("confirmed", "a person")]

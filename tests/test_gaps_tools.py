@@ -80,7 +80,8 @@ async def test_a_message_that_is_being_accepted_when_the_client_goes_gets_its_wo
             return desk
 
         office = SimpleNamespace(desk=at_the_desk)
-        request = SimpleNamespace(lifespan_context=office, request_id=None)
+        nobody = SimpleNamespace(client_params=None)
+        request = SimpleNamespace(lifespan_context=office, request_id=None, session=nobody)
         context = SimpleNamespace(request_context=request)
         async with anyio.create_task_group() as client:
             client.start_soon(

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 
-from bilt_mcp.state import Claim, Note, Plan, SqliteStore, StoreLocation
+from bilt_mcp.state import Caller, Claim, Note, Plan, SqliteStore, StoreLocation
 from bilt_mcp.state.driver import sqlite3 as shipped
 
 from .store_contract import (
@@ -115,7 +115,7 @@ class History:
         key = draw.choice((None, str(draw.random())))
         await ack(store.start(ME, session_id, message, plan, key=key))
         if draw.random() < 0.1:
-            await ack(store.cancel(ME, session_id, "too late", "me"))
+            await ack(store.cancel(ME, session_id, "too late", Caller("me")))
             return
         claim: Claim | None = await ack(store.claim(epoch))
         assert claim is not None
@@ -132,7 +132,7 @@ class History:
             await ack(together(store, location, *calls))
         how = draw.choice(("cancel", "fail", "complete", "confirm", "decline"))
         if how == "cancel":
-            await ack(store.cancel(ME, session_id, None, "me"))
+            await ack(store.cancel(ME, session_id, None, Caller("me")))
             assert await ack(store.stopped(epoch, claim.workflow_id, RECEIPT, []))
             return
         await ack(store.step_ended(ticket, "succeeded", 0))
@@ -147,9 +147,9 @@ class History:
         gate = (await store.session(ME, session_id)).pending_action
         assert gate is not None
         if how == "decline":
-            await ack(store.decline(ME, session_id, gate.action_id, "me"))
+            await ack(store.decline(ME, session_id, gate.action_id, Caller("me")))
             return
-        await ack(store.confirm(ME, session_id, gate.action_id, "me"))
+        await ack(store.confirm(ME, session_id, gate.action_id, Caller("me")))
         again: Claim | None = await ack(store.claim(epoch))
         assert again is not None
         assert await ack(store.complete(again, []))

@@ -18,6 +18,7 @@ import pytest
 
 from bilt_mcp.state import (
     CANCELLABLE,
+    Caller,
     Claim,
     DeployState,
     Plan,
@@ -101,7 +102,7 @@ class Track:
         await self.hold()
         assert self.claim is not None
         if question is None:
-            await self.store.request_pause(ME, self.session_id, "me")
+            await self.store.request_pause(ME, self.session_id, Caller("me"))
         assert await self.store.pause(self.claim, question)
         gate = (await self.look()).pending_action
         self.action_id = gate.action_id if gate else ""

@@ -16,7 +16,7 @@ from random import Random
 import anyio
 import pytest
 
-from bilt_mcp.state import CannotCancel, FailureCode, Status
+from bilt_mcp.state import Caller, CannotCancel, FailureCode, Status
 
 from .support.agents import Agent, Json, agent_at
 from .support.builds import ME, Build, build_in
@@ -332,7 +332,7 @@ async def test_a_cancel_that_a_stopped_worker_cannot_hear_is_done_when_that_work
     worker = build.worker_pid()
     os.kill(worker, signal.SIGSTOP)
     try:
-        decided = await build.store.cancel(ME, build.session_id, None, "a test")
+        decided = await build.store.cancel(ME, build.session_id, None, Caller("a test"))
         assert decided.workflow.status is Status.CANCELLING
         assert alive(drawn.marker) != []
         assert (await build.store.workflow(ME, workflow_id)).status is Status.CANCELLING
@@ -348,7 +348,7 @@ async def test_a_cancel_that_a_stopped_worker_cannot_hear_is_done_when_that_work
     assert workflow.stopped.survivors == 0
     assert not (Path(build.project.root) / "deployed").exists()
     with pytest.raises(CannotCancel, match="Workflow is already cancelled"):
-        await build.store.cancel(ME, build.session_id, None, "a test")
+        await build.store.cancel(ME, build.session_id, None, Caller("a test"))
     proof.figure(f"stopped, cancelled, killed: everything dead and recorded {took:.0f} ms later")
 
 

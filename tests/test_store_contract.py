@@ -15,6 +15,7 @@ import pytest
 from bilt_mcp.state import (
     FINAL,
     BiltError,
+    Caller,
     Cancelled,
     CannotCancel,
     IdempotencyKeyReused,
@@ -54,12 +55,12 @@ ON_A_SESSION: dict[str, Call] = {
     "first_answer": lambda s, who, x: s.first_answer(who, x.session_id, "go", "key"),
     "start": lambda s, who, x: s.start(who, x.session_id, "go", PLAN),
     "start with key": lambda s, who, x: s.start(who, x.session_id, "go", PLAN, key="key"),
-    "cancel": lambda s, who, x: s.cancel(who, x.session_id, None, who),
+    "cancel": lambda s, who, x: s.cancel(who, x.session_id, None, Caller(who)),
     "steps_done": lambda s, who, x: s.steps_done(who, x.session_id),
-    "request_pause": lambda s, who, x: s.request_pause(who, x.session_id, who),
-    "resume": lambda s, who, x: s.resume(who, x.session_id, who),
-    "confirm": lambda s, who, x: s.confirm(who, x.session_id, x.action_id, who),
-    "decline": lambda s, who, x: s.decline(who, x.session_id, x.action_id, who),
+    "request_pause": lambda s, who, x: s.request_pause(who, x.session_id, Caller(who)),
+    "resume": lambda s, who, x: s.resume(who, x.session_id, Caller(who)),
+    "confirm": lambda s, who, x: s.confirm(who, x.session_id, x.action_id, Caller(who)),
+    "decline": lambda s, who, x: s.decline(who, x.session_id, x.action_id, Caller(who)),
 }
 
 
@@ -117,7 +118,7 @@ async def test_an_action_of_another_session_is_not_open_in_this_one(scene: Scene
     mine, second = await scene.subject(Kind.GATED), await scene.subject(Kind.GATED)
     for verb in (scene.store.confirm, scene.store.decline):
         with pytest.raises(NothingToConfirm):
-            await verb(ME, mine.session_id, second.action_id, "me")
+            await verb(ME, mine.session_id, second.action_id, Caller("me"))
     assert (await scene.look(mine)).status == (await scene.look(second)).status == "paused"
 
 
@@ -220,7 +221,7 @@ async def test_a_known_key_gets_the_first_answer_and_starts_nothing(
     store, session_id = scene.store, await scene.session()
     first = await store.start(ME, session_id, "go", PLAN, key="k")
     if meanwhile != "active":
-        await store.cancel(ME, session_id, None, "me")
+        await store.cancel(ME, session_id, None, Caller("me"))
     if meanwhile == "followed by another":
         assert await store.start(ME, session_id, "another", PLAN, key="k2") != first
     before = await store.session(ME, session_id)
@@ -297,10 +298,10 @@ async def test_of_completion_failure_and_cancels_exactly_one_decides(
     for round_ in range(20 * soak_factor):
         subject = await scene.subject(Kind.RUNNING)
         calls = [
-            attempt(other.cancel(ME, subject.session_id, None, "one"), "cancel"),
+            attempt(other.cancel(ME, subject.session_id, None, Caller("one")), "cancel"),
             attempt(store.complete(subject.claim, [Note("completed")]), "complete"),
             attempt(other.fail(subject.claim, BROKEN, [Note("failed")]), "fail"),
-            attempt(store.cancel(ME, subject.session_id, None, "two"), "cancel"),
+            attempt(store.cancel(ME, subject.session_id, None, Caller("two")), "cancel"),
         ]
         turn = round_ % len(calls)
         answers = await asyncio.gather(*calls[turn:], *calls[:turn])
@@ -337,7 +338,7 @@ async def test_of_all_answers_to_a_gate_exactly_one_counts(
 ) -> None:
     for round_ in range(10 * soak_factor):
         subject = await scene.subject(Kind.GATED)
-        at = (ME, subject.session_id, subject.action_id, "me")
+        at = (ME, subject.session_id, subject.action_id, Caller("me"))
         calls = [
             attempt(scene.store.confirm(*at), "confirm"),
             attempt(other.decline(*at), "decline"),
@@ -349,7 +350,7 @@ async def test_of_all_answers_to_a_gate_exactly_one_counts(
         status = (await scene.look(subject)).status
         assert [status] == [{"confirm": "running", "decline": "cancelled"}[name] for name in won]
         if won == ["confirm"]:
-            await scene.store.cancel(ME, subject.session_id, None, "me")
+            await scene.store.cancel(ME, subject.session_id, None, Caller("me"))
 
 
 async def test_of_two_who_claim_only_one_gets_it(

@@ -6,6 +6,7 @@ import pytest
 
 from bilt_mcp.state import (
     BiltError,
+    Caller,
     CannotCancel,
     CannotPause,
     CannotResume,
@@ -58,7 +59,7 @@ async def test_what_nobody_holds_is_cancelled_at_once_with_a_verified_receipt(
 ) -> None:
     subject = await scene.subject(kind)
     clock.go_on(1000)
-    answer = await scene.store.cancel(ME, subject.session_id, "too slow", "Ann")
+    answer = await scene.store.cancel(ME, subject.session_id, "too slow", Caller("Ann"))
     now = await scene.workflow(subject)
     assert answer.workflow == now
     assert not answer.joined
@@ -75,7 +76,7 @@ async def test_a_running_workflow_that_a_worker_holds_is_cancelled_when_it_has_s
     scene: Scene, clock: ManualClock
 ) -> None:
     subject = await scene.subject(Kind.RUNNING)
-    answer = await scene.store.cancel(ME, subject.session_id, None, "Ann")
+    answer = await scene.store.cancel(ME, subject.session_id, None, Caller("Ann"))
     assert not answer.joined
     now = answer.workflow
     assert (now.status, now.cancel_requested_at) == ("cancelling", clock.wall)
@@ -96,7 +97,7 @@ async def test_a_second_cancel_joins_the_first_and_changes_nothing(
     subject = await scene.subject(Kind.CANCELLING)
     before, said = await scene.look(subject), await told(scene.store, subject)
     clock.go_on(1000)
-    answer = await scene.store.cancel(ME, subject.session_id, "another reason", "Bob")
+    answer = await scene.store.cancel(ME, subject.session_id, "another reason", Caller("Bob"))
     assert answer.joined
     assert answer.workflow == before.workflow
     assert answer.workflow.cancel_reason == "no longer needed"
@@ -109,15 +110,15 @@ async def test_a_cancel_that_comes_again_answers_for_the_same_workflow_and_hits_
     scene: Scene, kind: Kind
 ) -> None:
     subject = await scene.subject(kind)
-    first = await scene.store.cancel(ME, subject.session_id, "why", "me", "a key")
+    first = await scene.store.cancel(ME, subject.session_id, "why", Caller("me"), "a key")
     if kind is not Kind.PENDING:
         await scene.store.stopped(subject.claim.epoch, subject.workflow_id, RECEIPT, [])
     await scene.store.start(ME, subject.session_id, "again", PLAN)
     before = await scene.look(subject)
-    again = await scene.store.cancel(ME, subject.session_id, "why", "me", "a key")
+    again = await scene.store.cancel(ME, subject.session_id, "why", Caller("me"), "a key")
     assert (again.workflow.id, again.workflow.status) == (first.workflow.id, Status.CANCELLED)
     assert await scene.look(subject) == before
-    other = await scene.store.cancel(ME, subject.session_id, "why", "me", "another key")
+    other = await scene.store.cancel(ME, subject.session_id, "why", Caller("me"), "another key")
     assert other.workflow.id != first.workflow.id
 
 
@@ -136,7 +137,7 @@ async def test_what_is_over_cannot_be_cancelled_and_the_error_says_so_in_the_doc
     subject = await scene.subject(kind)
     before = await scene.look(subject)
     with pytest.raises(CannotCancel) as refused:
-        await scene.store.cancel(ME, subject.session_id, "why", "me")
+        await scene.store.cancel(ME, subject.session_id, "why", Caller("me"))
     assert refused.value.error == "Cannot cancel workflow"
     expected = {"current_status": status, "message": words}
     if before.workflow is not None:
@@ -150,7 +151,7 @@ async def test_what_is_over_cannot_be_cancelled_and_the_error_says_so_in_the_doc
 @pytest.mark.parametrize("kind", [*AT_ONCE, Kind.RUNNING])
 async def test_after_a_cancel_nothing_brings_the_workflow_back(scene: Scene, kind: Kind) -> None:
     store, subject = scene.store, await scene.subject(kind)
-    await store.cancel(ME, subject.session_id, None, "me")
+    await store.cancel(ME, subject.session_id, None, Caller("me"))
     before, said = await scene.look(subject), await told(store, subject)
     epoch = await scene.epoch()
     assert await store.claim(epoch) is None
@@ -161,13 +162,13 @@ async def test_after_a_cancel_nothing_brings_the_workflow_back(scene: Scene, kin
         assert not await store.pause(claim, "Deploy it?")
         assert not await store.complete(claim, [])
     with pytest.raises(CannotResume):
-        await store.resume(ME, subject.session_id, "me")
+        await store.resume(ME, subject.session_id, Caller("me"))
     with pytest.raises(CannotPause):
-        await store.request_pause(ME, subject.session_id, "me")
+        await store.request_pause(ME, subject.session_id, Caller("me"))
     if kind is Kind.GATED:
         for answer in (store.confirm, store.decline):
             with pytest.raises(NothingToConfirm):
-                await answer(ME, subject.session_id, subject.action_id, "me")
+                await answer(ME, subject.session_id, subject.action_id, Caller("me"))
     assert await scene.look(subject) == before
     assert await told(store, subject) == said
 
@@ -190,7 +191,7 @@ async def test_a_requested_pause_happens_before_the_next_step_and_a_resume_ends_
 ) -> None:
     store, subject = scene.store, await scene.subject(Kind.RUNNING)
     assert not await store.pause(subject.claim, None), "nobody has asked for a pause"
-    asked = await store.request_pause(ME, subject.session_id, "Ann")
+    asked = await store.request_pause(ME, subject.session_id, Caller("Ann"))
     assert (asked.status, asked.pause_requested) == ("running", True)
     assert await store.pause(subject.claim, None)
     paused = await scene.look(subject)
@@ -199,7 +200,7 @@ async def test_a_requested_pause_happens_before_the_next_step_and_a_resume_ends_
     assert not paused.workflow.pause_requested
     assert paused.workflow.elapsed_seconds is None
     assert await store.claim(subject.claim.epoch) is None
-    resumed = await store.resume(ME, subject.session_id, "Bob")
+    resumed = await store.resume(ME, subject.session_id, Caller("Bob"))
     assert (resumed.status, resumed.pause_requested) == ("running", False)
     claim = await scene.claim()
     assert (claim.workflow_id, claim.position) == (subject.workflow_id, 1)
@@ -211,7 +212,7 @@ async def test_a_requested_pause_happens_before_the_next_step_and_a_resume_ends_
 
 async def test_a_pause_can_be_asked_for_before_a_worker_came(scene: Scene) -> None:
     subject = await scene.subject(Kind.PENDING)
-    asked = await scene.store.request_pause(ME, subject.session_id, "me")
+    asked = await scene.store.request_pause(ME, subject.session_id, Caller("me"))
     assert (asked.status, asked.pause_requested) == ("pending", True)
     claim = await scene.claim()
     assert (await scene.workflow(subject)).pause_requested
@@ -227,7 +228,7 @@ async def refusal(scene: Scene, subject: Subject, verb: str) -> BiltError:
     before, said = await scene.look(subject), await told(scene.store, subject)
     ask = scene.store.request_pause if verb == "pause" else scene.store.resume
     with pytest.raises(BiltError) as refused:
-        await ask(ME, subject.session_id, "me")
+        await ask(ME, subject.session_id, Caller("me"))
     assert await scene.look(subject) == before
     assert await told(scene.store, subject) == said
     return refused.value
@@ -271,30 +272,30 @@ async def test_a_gate_asks_its_question_and_lets_go_of_the_workflow(scene: Scene
 
 async def test_a_confirmed_step_comes_back_confirmed_and_only_that_step(scene: Scene) -> None:
     store, subject = scene.store, await scene.subject(Kind.GATED)
-    confirmed = await store.confirm(ME, subject.session_id, subject.action_id, "Ann")
+    confirmed = await store.confirm(ME, subject.session_id, subject.action_id, Caller("Ann"))
     assert confirmed.status == "running"
     assert (await scene.look(subject)).pending_action is None
     assert "Ann" in (await told(store, subject))[-1]
     claim = await scene.claim()
     assert claim.confirmed
     assert await store.advance(claim, 2)
-    await store.request_pause(ME, subject.session_id, "me")
+    await store.request_pause(ME, subject.session_id, Caller("me"))
     assert await store.pause(claim, None)
-    await store.resume(ME, subject.session_id, "me")
+    await store.resume(ME, subject.session_id, Caller("me"))
     assert not (await scene.claim()).confirmed
 
 
 async def test_a_declined_step_cancels_the_workflow(scene: Scene, clock: ManualClock) -> None:
     subject = await scene.subject(Kind.GATED)
     clock.go_on(1000)
-    declined = await scene.store.decline(ME, subject.session_id, subject.action_id, "Ann")
+    declined = await scene.store.decline(ME, subject.session_id, subject.action_id, Caller("Ann"))
     assert (declined.status, declined.deploy) == ("cancelled", "not_started")
     assert declined.finished_at == declined.cancel_requested_at == clock.wall
     assert declined.stopped == Stopped(True, 0, 0, 0.0, "build", DeployState.NOT_STARTED)
     assert (await scene.look(subject)).pending_action is None
     assert "Ann" in (await told(scene.store, subject))[-1]
     with pytest.raises(CannotCancel, match="Workflow is already cancelled"):
-        await scene.store.cancel(ME, subject.session_id, None, "me")
+        await scene.store.cancel(ME, subject.session_id, None, Caller("me"))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +306,7 @@ async def test_a_step_that_may_be_skipped_is_left_out_when_declined(
 ) -> None:
     optional = PlannedStep(steps[0].name, {}, confirm="Really?", on_decline="skip")
     subject = await scene.subject(Kind.GATED, Plan((optional, *steps[1:])))
-    skipped = await scene.store.decline(ME, subject.session_id, subject.action_id, "Ann")
+    skipped = await scene.store.decline(ME, subject.session_id, subject.action_id, Caller("Ann"))
     assert (skipped.status, skipped.position, skipped.step) == ("running", position, step)
     claim = await scene.claim()
     assert (claim.position, claim.confirmed) == (position, False)
@@ -320,7 +321,7 @@ async def test_only_the_open_gate_can_be_answered(scene: Scene, kind: Kind) -> N
         said = await told(scene.store, subject)
     for answer in (scene.store.confirm, scene.store.decline):
         with pytest.raises(NothingToConfirm) as refused:
-            await answer(ME, subject.session_id, NOBODY_KNOWS, "me")
+            await answer(ME, subject.session_id, NOBODY_KNOWS, Caller("me"))
         assert refused.value.error == "Nothing to confirm"
         assert refused.value.details["current_status"] == before.status
     assert await scene.look(subject) == before
@@ -330,13 +331,13 @@ async def test_only_the_open_gate_can_be_answered(scene: Scene, kind: Kind) -> N
 
 async def test_an_answer_to_an_earlier_gate_does_not_open_the_next_one(scene: Scene) -> None:
     store, subject = scene.store, await scene.subject(Kind.GATED)
-    await store.confirm(ME, subject.session_id, subject.action_id, "me")
+    await store.confirm(ME, subject.session_id, subject.action_id, Caller("me"))
     claim = await scene.claim()
     assert await store.advance(claim, 2)
     assert await store.pause(claim, "And this?")
     for answer in (store.confirm, store.decline):
         with pytest.raises(NothingToConfirm):
-            await answer(ME, subject.session_id, subject.action_id, "me")
+            await answer(ME, subject.session_id, subject.action_id, Caller("me"))
     assert (await scene.look(subject)).status == "paused"
 
 

@@ -17,6 +17,7 @@ from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 from bilt_mcp.state import (
     ACTIVE,
     FINAL,
+    Caller,
     CannotCancel,
     CannotPause,
     CannotResume,
@@ -121,7 +122,7 @@ class StoreMachine(StoreAndModel):
     @rule(who=who, s=session, mine=st.sampled_from([True, True, True, False]))
     def cancel(self, who: int, s: int, mine: bool) -> None:
         account = ME if mine else SOMEBODY_ELSE
-        call = self.stores[who].cancel(account, self.sessions[s], "why", "me")
+        call = self.stores[who].cancel(account, self.sessions[s], "why", Caller("me"))
         model = self.newest.get(s)
         if not mine:
             assert self.refused(call) is SessionNotFound
@@ -140,7 +141,7 @@ class StoreMachine(StoreAndModel):
 
     @rule(who=who, s=session)
     def request_pause(self, who: int, s: int) -> None:
-        refusal = self.refused(self.stores[who].request_pause(ME, self.sessions[s], "me"))
+        refusal = self.refused(self.stores[who].request_pause(ME, self.sessions[s], Caller("me")))
         model = self.newest.get(s)
         if model is None or model.status not in ("pending", "running"):
             assert refusal is CannotPause
@@ -150,7 +151,7 @@ class StoreMachine(StoreAndModel):
 
     @rule(who=who, s=session)
     def resume(self, who: int, s: int) -> None:
-        refusal = self.refused(self.stores[who].resume(ME, self.sessions[s], "me"))
+        refusal = self.refused(self.stores[who].resume(ME, self.sessions[s], Caller("me")))
         model = self.newest.get(s)
         if model is not None and model.gate is not None:
             assert refusal is ConfirmationRequired
@@ -166,7 +167,7 @@ class StoreMachine(StoreAndModel):
         gate = model.gate if model is not None else None
         action = gate if gate and index % 4 else self.actions[index % len(self.actions)]
         verb = self.stores[who].confirm if yes else self.stores[who].decline
-        refusal = self.refused(verb(ME, self.sessions[s], action, "me"))
+        refusal = self.refused(verb(ME, self.sessions[s], action, Caller("me")))
         if model is None or gate is None or gate != action:
             assert refusal is NothingToConfirm
             return

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bilt_mcp.state import MessageQuery, Note, SqliteStore, StoreLocation
+from bilt_mcp.state import Caller, MessageQuery, Note, SqliteStore, StoreLocation
 
 from .store_contract import GONE, ME, PLAN, PROCESS, RECEIPT, Kind, ManualClock, Scene, Subject
 
@@ -38,7 +38,7 @@ VERBS: dict[str, Verb] = {
     "a message": lambda s, on, _: s.note(on.claim, [Note("line")]),
     "output": lambda s, on, _: s.note(on.claim, [Note("line")], percent=3, wrote_output=True),
     "a step": lambda s, on, _: s.begin_step(on.claim, 1, PROCESS),
-    "a cancel": lambda s, on, _: s.cancel(ME, on.session_id, "no", "me"),
+    "a cancel": lambda s, on, _: s.cancel(ME, on.session_id, "no", Caller("me")),
     "what is to be cancelled": lambda s, _, epoch: s.cancelling(epoch),
     "a receipt": lambda s, on, epoch: s.stopped(epoch, on.workflow_id, RECEIPT, [Note("over")]),
     "what was lost": lambda s, _, epoch: s.lost(epoch),
@@ -64,7 +64,7 @@ async def test_no_statement_of_a_verb_reads_a_whole_table(quick_path: Path, what
         scene = Scene(store)
         on = await scene.subject(Kind.RUNNING)
         if what in ("what is to be cancelled", "a receipt"):
-            await store.cancel(ME, on.session_id, None, "me")
+            await store.cancel(ME, on.session_id, None, Caller("me"))
         elif what == "a claim":
             await scene.subject(Kind.PENDING)
         elif what in ("what is old", "what is hidden"):

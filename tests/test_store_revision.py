@@ -13,6 +13,7 @@ import pytest
 
 from bilt_mcp.state import (
     BiltError,
+    Caller,
     DeployState,
     MessageQuery,
     Note,
@@ -63,14 +64,14 @@ async def claim(scene: Scene, _: Subject) -> object:
 VERBS: dict[str, Verb] = {
     "start": lambda s, x: s.store.start(ME, x.session_id, "go", PLAN),
     "start with a known key": lambda s, x: s.store.start(ME, x.session_id, "go", PLAN, key="k"),
-    "cancel": lambda s, x: s.store.cancel(ME, x.session_id, "why", "me"),
-    "request_pause": lambda s, x: s.store.request_pause(ME, x.session_id, "me"),
-    "resume": lambda s, x: s.store.resume(ME, x.session_id, "me"),
+    "cancel": lambda s, x: s.store.cancel(ME, x.session_id, "why", Caller("me")),
+    "request_pause": lambda s, x: s.store.request_pause(ME, x.session_id, Caller("me")),
+    "resume": lambda s, x: s.store.resume(ME, x.session_id, Caller("me")),
     "confirm": lambda s, x: s.store.confirm(
-        ME, x.session_id, x.maybe_action_id or NOBODY_KNOWS, "me"
+        ME, x.session_id, x.maybe_action_id or NOBODY_KNOWS, Caller("me")
     ),
     "decline": lambda s, x: s.store.decline(
-        ME, x.session_id, x.maybe_action_id or NOBODY_KNOWS, "me"
+        ME, x.session_id, x.maybe_action_id or NOBODY_KNOWS, Caller("me")
     ),
     "claim": claim,
     "report_lost": take_over_and_report,
@@ -100,7 +101,7 @@ async def subject_with_a_begun_deploy(scene: Scene, kind: Kind) -> Subject:
     subject = await scene.subject(Kind.RUNNING, DEPLOY_TWICE)
     assert await scene.store.begin_step(subject.claim, 1, PROCESS)
     if kind is Kind.CANCELLING:
-        await scene.store.cancel(ME, subject.session_id, None, "me")
+        await scene.store.cancel(ME, subject.session_id, None, Caller("me"))
     return subject
 
 
@@ -210,7 +211,7 @@ async def test_looking_and_losing_change_nothing(
     await store.leave(await scene.epoch())
     for answer in (store.confirm, store.decline):
         with pytest.raises(BiltError):
-            await answer(ME, subject.session_id, NOBODY_KNOWS, "me")
+            await answer(ME, subject.session_id, NOBODY_KNOWS, Caller("me"))
     assert still(await scene.look(subject)) == still(before)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bilt_mcp.state import Note, SqliteStore
+from bilt_mcp.state import Caller, Note, SqliteStore
 
 from .store_contract import BROKEN, GONE, ME, PROCESS, RECEIPT, Kind, Scene, Subject
 
@@ -20,13 +20,31 @@ VERBS: dict[str, tuple[Kind, Verb]] = {
         Kind.COMPLETED,
         lambda s, on, _: s.start(ME, on.session_id, "go", on.claim.plan, key="k"),
     ),
-    "cancel what waits": (Kind.PENDING, lambda s, on, _: s.cancel(ME, on.session_id, None, "me")),
-    "cancel what runs": (Kind.RUNNING, lambda s, on, _: s.cancel(ME, on.session_id, None, "me")),
-    "cancel at a gate": (Kind.GATED, lambda s, on, _: s.cancel(ME, on.session_id, None, "me")),
-    "confirm": (Kind.GATED, lambda s, on, _: s.confirm(ME, on.session_id, on.action_id, "me")),
-    "decline": (Kind.GATED, lambda s, on, _: s.decline(ME, on.session_id, on.action_id, "me")),
-    "resume": (Kind.PAUSED, lambda s, on, _: s.resume(ME, on.session_id, "me")),
-    "request_pause": (Kind.RUNNING, lambda s, on, _: s.request_pause(ME, on.session_id, "me")),
+    "cancel what waits": (
+        Kind.PENDING,
+        lambda s, on, _: s.cancel(ME, on.session_id, None, Caller("me")),
+    ),
+    "cancel what runs": (
+        Kind.RUNNING,
+        lambda s, on, _: s.cancel(ME, on.session_id, None, Caller("me")),
+    ),
+    "cancel at a gate": (
+        Kind.GATED,
+        lambda s, on, _: s.cancel(ME, on.session_id, None, Caller("me")),
+    ),
+    "confirm": (
+        Kind.GATED,
+        lambda s, on, _: s.confirm(ME, on.session_id, on.action_id, Caller("me")),
+    ),
+    "decline": (
+        Kind.GATED,
+        lambda s, on, _: s.decline(ME, on.session_id, on.action_id, Caller("me")),
+    ),
+    "resume": (Kind.PAUSED, lambda s, on, _: s.resume(ME, on.session_id, Caller("me"))),
+    "request_pause": (
+        Kind.RUNNING,
+        lambda s, on, _: s.request_pause(ME, on.session_id, Caller("me")),
+    ),
     "pause": (Kind.RUNNING, lambda s, on, _: s.pause(on.claim, "Deploy it?")),
     "begin_step": (Kind.RUNNING, lambda s, on, _: s.begin_step(on.claim, 1, PROCESS)),
     "note": (Kind.RUNNING, lambda s, on, _: s.note(on.claim, [Note("a"), Note("b")], percent=5)),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from bilt_mcp.state import (
+    Caller,
     DeployState,
     MessageQuery,
     Note,
@@ -95,8 +96,8 @@ async def test_the_oldest_workflow_that_waits_is_claimed_first(scene: Scene) -> 
         (await scene.store.start(ME, session_id, "go", PLAN)).workflow_id
         for session_id in reversed(sessions)
     ]
-    await scene.store.resume(ME, resumed.session_id, "me")
-    await scene.store.cancel(ME, sessions[1], None, "me")
+    await scene.store.resume(ME, resumed.session_id, Caller("me"))
+    await scene.store.cancel(ME, sessions[1], None, Caller("me"))
     claimed = [(await scene.claim()).workflow_id for _ in range(3)]
     assert claimed == [resumed.workflow_id, started[0], started[2]]
     assert await scene.store.claim(await scene.epoch()) is None
@@ -116,7 +117,7 @@ async def test_a_project_runs_no_more_workflows_at_once_than_it_allows(
     first, second, third = [await scene.claim() for _ in range(3)]
     assert [first.session_id, second.session_id, third.session_id] == [*sessions[:2], elsewhere]
     assert await store.claim(epoch) is None
-    await store.cancel(ME, sessions[0], None, "me")
+    await store.cancel(ME, sessions[0], None, Caller("me"))
     assert await store.claim(epoch) is None, "what is being killed still takes its place"
     assert await store.stopped(epoch, first.workflow_id, RECEIPT, [])
     assert (await scene.claim()).session_id == sessions[2]
@@ -124,7 +125,7 @@ async def test_a_project_runs_no_more_workflows_at_once_than_it_allows(
     assert (await scene.claim()).session_id == sessions[3]
     gate = (await store.session(ME, sessions[1])).pending_action
     assert gate is not None
-    await store.confirm(ME, sessions[1], gate.action_id, "me")
+    await store.confirm(ME, sessions[1], gate.action_id, Caller("me"))
     assert await store.claim(epoch) is None, "what comes back from a pause needs room, too"
 
 
@@ -184,7 +185,7 @@ async def test_a_worker_that_has_been_replaced_does_nothing_any_more(
     store, stale = scene.store, await scene.subject(Kind.RUNNING, ONLY_DEPLOY)
     await scene.begin(stale)
     if verb in ON_CANCELLING:
-        await store.cancel(ME, stale.session_id, None, "me")
+        await store.cancel(ME, stale.session_id, None, Caller("me"))
     epoch = await other.take_over(PROCESS, "2")
     before = await scene.look(stale), await store.messages(ME, stale.session_id, MessageQuery())
     lost = await other.lost(epoch)
@@ -253,7 +254,7 @@ async def test_only_what_runs_can_complete_fail_pause_or_advance(scene: Scene, k
         done = await ON_RUNNING[verb](store, subject)
         assert done == (kind is Kind.RUNNING), verb
         if (await scene.look(subject)).status == "running":
-            await store.cancel(ME, subject.session_id, None, "me")
+            await store.cancel(ME, subject.session_id, None, Caller("me"))
 
 
 @pytest.mark.parametrize("kind", ONCE_HELD)
@@ -319,7 +320,7 @@ async def test_what_is_known_of_a_deploy_is_told_truly_and_kept_in_the_receipt(
         if outcome is not None:
             await store.step_ended(ticket, outcome, 0)
     assert (await scene.workflow(subject)).deploy == deploy
-    await store.cancel(ME, subject.session_id, None, "me")
+    await store.cancel(ME, subject.session_id, None, Caller("me"))
     lie = replace(RECEIPT, deploy=DeployState.NOT_STARTED if outcomes else DeployState.DONE)
     assert await store.stopped(subject.claim.epoch, subject.workflow_id, lie, [])
     now = await scene.workflow(subject)
@@ -336,7 +337,7 @@ async def test_steps_that_deploy_nothing_do_not_count_as_a_deploy(scene: Scene) 
 async def test_how_a_step_ended_is_recorded_also_after_a_cancel(scene: Scene) -> None:
     store, subject = scene.store, await scene.subject(Kind.RUNNING, ONLY_DEPLOY)
     ticket = await scene.begin(subject)
-    await store.cancel(ME, subject.session_id, None, "me")
+    await store.cancel(ME, subject.session_id, None, Caller("me"))
     await store.step_ended(ticket, "succeeded", 0)
     assert (await scene.workflow(subject)).deploy == "done"
     await store.step_ended(ticket, "failed", 1)

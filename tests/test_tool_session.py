@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from bilt_mcp.state import Claim, Failure, FailureCode
+from bilt_mcp.state import Caller, Claim, Failure, FailureCode
 
 from .support.agents import (
     DEPLOYING,
@@ -140,8 +140,9 @@ async def test_each_status_says_which_call_comes_next(
     await hand.pause(claim, "Ship?")
     assert await look() == (
         "paused",
-        f"Waiting for a person to confirm step build: they run `bilt-mcp --store {place.store} confirm {session_id}` "
-        "in a terminal. You cannot approve it. WAIT, or stop with bilt_cancel_workflow.",
+        "Waiting for a person to confirm step build: bilt_confirm_action has the user asked, or they run "
+        f"`bilt-mcp --store {place.store} confirm {session_id}` in a terminal. You cannot approve it. WAIT, or stop "
+        "with bilt_cancel_workflow.",
     )
     await agent.call("bilt_cancel_workflow", session_id=session_id)
     again = "Start again with bilt_send_message."
@@ -161,9 +162,12 @@ async def test_each_status_says_which_call_comes_next(
     )
     await agent.start()
     claim = await hand.claim()
-    await hand.store.request_pause("local", session_id, "somebody")
+    await hand.store.request_pause("local", session_id, Caller("somebody"))
     assert await hand.store.pause(claim, None)
-    assert await look() == ("paused", "Paused by request. WAIT, or stop with bilt_cancel_workflow.")
+    assert await look() == (
+        "paused",
+        "Paused by request. Go on with bilt_resume_workflow, or stop with bilt_cancel_workflow.",
+    )
 
 
 async def test_a_gate_and_a_failure_are_shown(agent: Agent, hand: Hand) -> None:
@@ -177,7 +181,7 @@ async def test_a_gate_and_a_failure_are_shown(agent: Agent, hand: Hand) -> None:
         "message": "Ship it?",
         "expires_at": None,
     }
-    await hand.store.confirm("local", session_id, gate["action_id"], "me")
+    await hand.store.confirm("local", session_id, gate["action_id"], Caller("me"))
     await hand.fail(await hand.claim())
     found = await agent.call("bilt_get_session")
     assert found["pending_action"] is None

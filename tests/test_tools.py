@@ -1,4 +1,4 @@
-"""What holds for all four tools: arguments, ids, both eras, and what happens when something breaks."""
+"""What holds for all tools: arguments, ids, both eras, and what happens when something breaks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from bilt_mcp.state import SqliteStore
+from bilt_mcp.tools import build_tools
 
 from .support.agents import (
     NO_SESSION,
@@ -34,7 +35,12 @@ CALLS: dict[str, Json] = {
     "bilt_send_message": {"message": "build"},
     "bilt_get_messages": {},
     "bilt_cancel_workflow": {},
+    "bilt_confirm_action": {"action_id": UNKNOWN},
+    "bilt_cancel_action": {"action_id": UNKNOWN},
+    "bilt_pause_workflow": {},
+    "bilt_resume_workflow": {},
 }
+"""Every tool about a session, and what it must be given beside the session's id."""
 
 
 @pytest.mark.parametrize("tool", CALLS)
@@ -86,7 +92,7 @@ async def test_null_counts_as_omitted(agent: Agent, tool: str) -> None:
     } or "workflow_id" not in again
 
 
-@pytest.mark.parametrize("tool", ["bilt_send_message", "bilt_get_messages", "bilt_cancel_workflow"])
+@pytest.mark.parametrize("tool", list(CALLS)[1:])
 @pytest.mark.parametrize("given", [{}, {"session_id": None}])
 async def test_a_required_argument_that_is_missing_or_null_is_named(
     agent: Agent, tool: str, given: Json
@@ -116,9 +122,10 @@ async def test_many_and_long_unknown_arguments_get_a_short_answer(agent: Agent) 
 
 async def test_an_unknown_tool_gets_a_suggestion(agent: Agent) -> None:
     assert await agent.call("bilt_cancel") == invalid(
-        ("name", 'no such tool; did you mean "bilt_cancel_workflow"?')
+        ("name", 'no such tool; did you mean "bilt_cancel_action" or "bilt_cancel_workflow"?')
     )
-    assert await agent.call("rm") == invalid(("name", f"no such tool; known: {', '.join(CALLS)}"))
+    known = ", ".join(build_tools())
+    assert await agent.call("rm") == invalid(("name", f"no such tool; known: {known}"))
 
 
 AT_LEAST, AT_MOST = (
@@ -159,6 +166,12 @@ WRONG: tuple[tuple[str, str, object, str], ...] = (
     ("bilt_cancel_workflow", "reason", "x" * 501, "must have at most 500 characters"),
     ("bilt_cancel_workflow", "reason", "\ud800", "contains a lone surrogate"),
     ("bilt_cancel_workflow", "dry_run", 2, "input should be a valid boolean"),
+    ("bilt_confirm_action", "action_id", "a", UUID_TOLD),
+    ("bilt_confirm_action", "action_id", {"confirm": True}, "input should be a valid string"),
+    ("bilt_cancel_action", "action_id", UNKNOWN[:-1], UUID_TOLD),
+    ("bilt_cancel_action", "reason", "x" * 501, "must have at most 500 characters"),
+    ("bilt_pause_workflow", "reason", "x" * 501, "must have at most 500 characters"),
+    ("bilt_pause_workflow", "reason", "\0", "contains a NUL character"),
 )
 
 
@@ -204,7 +217,7 @@ async def test_a_crash_is_an_answer_with_an_id_that_the_log_knows(
     for tool, given in CALLS.items():
         caplog.clear()
         with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
-            for verb in ("session", "messages", "cancel"):
+            for verb in ("session", "messages", "cancel", "decline", "request_pause", "resume"):
                 patch.setattr(SqliteStore, verb, crash)
             found = await agent.call(tool, **given, session_id=session_id)
         error_id = found["details"].pop("error_id")

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from bilt_mcp.state import FailureCode, InvalidWorkflowFile, Status
+from bilt_mcp.state import Caller, FailureCode, InvalidWorkflowFile, Status
 
 from .support.builds import ME, Build, Gate, another_session, build_in, second_session
 from .support.waiting import wait_until
@@ -207,7 +207,9 @@ async def test_a_gate_waits_for_a_person_and_holds_no_worker(build: Build) -> No
     session = await build.until(Status.PAUSED)
     assert session.pending_action is not None
     assert session.pending_action.message == "Really?"
-    await build.store.confirm(ME, build.session_id, session.pending_action.action_id, "a test")
+    await build.store.confirm(
+        ME, build.session_id, session.pending_action.action_id, Caller("a test")
+    )
     await build.engine.wake()
     session = await build.ended()
     assert session.status == "completed"
@@ -219,12 +221,12 @@ async def test_a_pause_stops_before_the_next_step_and_a_resume_goes_on_there(bui
     build.declare(step("echo up; read x < gate", "first") + step("echo second", "second"))
     await build.start()
     await build.says("up")
-    await build.store.request_pause(ME, build.session_id, "a test")
+    await build.store.request_pause(ME, build.session_id, Caller("a test"))
     await gate.open()
     session = await build.until(Status.PAUSED)
     assert session.workflow is not None
     assert session.workflow.step == "second"
-    await build.store.resume(ME, build.session_id, "a test")
+    await build.store.resume(ME, build.session_id, Caller("a test"))
     await build.engine.wake()
     assert (await build.ended()).status == "completed"
     assert (await build.log()).splitlines() == ["up", "second"]
@@ -241,7 +243,7 @@ async def test_max_parallel_of_a_project_is_kept_while_other_projects_run(build:
     await other.start()
     await other.says("up")
     assert (await second.session()).status == "pending"
-    await build.store.cancel(ME, build.session_id, None, "a test")
+    await build.store.cancel(ME, build.session_id, None, Caller("a test"))
     await second.says("up")
 
 
@@ -271,7 +273,7 @@ async def test_no_more_run_at_once_than_the_stores_settings_say_and_they_count_a
     build.location.settings.write_text("max_running = 2\n")
     await other.says("up")
     build.location.settings.write_text("max_running = wrong\n")
-    await build.store.cancel(ME, build.session_id, None, "a test")
+    await build.store.cancel(ME, build.session_id, None, Caller("a test"))
     assert (await build.ended()).status == "cancelled"  # what was accepted goes on as before
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from bilt_mcp.engine import LocalEngine
 from bilt_mcp.engine.control import ask
-from bilt_mcp.state import CannotCancel, FailureCode, SqliteStore, Status
+from bilt_mcp.state import Caller, CannotCancel, FailureCode, SqliteStore, Status
 from bilt_mcp.state.driver import WAL_RESET_BUG
 
 from .support.builds import ME, Build, build_in
@@ -67,7 +67,7 @@ async def test_a_cancel_is_answered_when_nothing_is_alive(
     declare_hostile(build, marker, shape)
     await build.start()
     await wait_until(lambda: alive(marker) != [], "the step is up", timeout=20)
-    await build.store.cancel(ME, build.session_id, "enough", "a test")
+    await build.store.cancel(ME, build.session_id, "enough", Caller("a test"))
     workflow = (await build.until(Status.CANCELLED)).workflow
     assert alive(marker) == []
     assert workflow is not None
@@ -86,14 +86,14 @@ async def test_a_cancel_decided_from_another_store_object_after_the_starter_has_
     await build.start()
     await until_up(build, marker)
     async with SqliteStore(build.location) as other:
-        decided = await other.cancel(ME, build.session_id, None, "another client")
+        decided = await other.cancel(ME, build.session_id, None, Caller("another client"))
         assert decided.workflow.status is Status.CANCELLING
-        joined = await build.store.cancel(ME, build.session_id, None, "a second one")
+        joined = await build.store.cancel(ME, build.session_id, None, Caller("a second one"))
         assert joined.workflow.status in (Status.CANCELLING, Status.CANCELLED) or joined.joined
     await build.until(Status.CANCELLED)
     assert alive(marker) == []
     with pytest.raises(CannotCancel, match="Workflow is already cancelled"):
-        await build.store.cancel(ME, build.session_id, None, "a test")
+        await build.store.cancel(ME, build.session_id, None, Caller("a test"))
 
 
 async def test_a_lost_worker_is_noticed_although_nobody_asks(build: Build, marker: str) -> None:
@@ -115,7 +115,7 @@ async def test_a_cancel_while_the_worker_is_dead_is_finished_by_the_next_worker(
     await build.start()
     await until_up(build, marker)
     os.kill(build.worker_pid(), signal.SIGSTOP)  # it holds its lock and does nothing
-    await build.store.cancel(ME, build.session_id, None, "a test")
+    await build.store.cancel(ME, build.session_id, None, Caller("a test"))
     build.kill(build.worker_pid(), build.keeper_pid())
     workflow = (await build.until(Status.CANCELLED, asking=True)).workflow
     assert workflow is not None
@@ -184,7 +184,7 @@ async def test_what_was_paused_survives_the_worker_and_the_confirmed_step_still_
         await wait_until(lambda: not build.worker_is_alive(), "the idle worker has gone")
         assert not deployed(build)
         await build.store.confirm(
-            ME, build.session_id, session.pending_action.action_id, "a person"
+            ME, build.session_id, session.pending_action.action_id, Caller("a person")
         )
         await build.engine.wake()
         assert (await build.ended()).status == "completed"

@@ -2,7 +2,19 @@
 
 from mcp.server.mcpserver.tools import Tool
 
-from . import cancel_workflow, get_messages, get_session, send_message
+from . import (
+    cancel_action,
+    cancel_workflow,
+    confirm_action,
+    create_project,
+    get_messages,
+    get_project,
+    get_session,
+    list_projects,
+    pause_workflow,
+    resume_workflow,
+    send_message,
+)
 from .desk import Desk, Engine, Office, ToolContext
 from .registry import ToolSpec, call
 
@@ -11,6 +23,13 @@ TOOLS: tuple[ToolSpec, ...] = (
     send_message.TOOL,
     get_messages.TOOL,
     cancel_workflow.TOOL,
+    confirm_action.TOOL,
+    cancel_action.TOOL,
+    pause_workflow.TOOL,
+    resume_workflow.TOOL,
+    list_projects.TOOL,
+    get_project.TOOL,
+    create_project.TOOL,
 )
 """Every tool, in the order in which an agent meets them."""
 

@@ -8,6 +8,15 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 _UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+MOST = 2**53
+"""What numbers without a limit of their own are held to: JSON's own."""
+NAME = r"^[A-Za-z0-9_-]+$"
+
+PATTERNS = {
+    _UUID: "must be a UUID, such as 550e8400-e29b-41d4-a716-446655440000",
+    NAME: "must be letters, digits, hyphens and underscores",
+}
+"""What a pattern means, for who did not keep to it."""
 
 
 def storable(text: str) -> str:
@@ -27,7 +36,7 @@ SessionId = Annotated[
     str,
     Field(
         pattern=_UUID,
-        description="Session id, from bilt_get_session.",
+        description="From bilt_get_session.",
         json_schema_extra={"format": "uuid"},
     ),
     AfterValidator(str.lower),
@@ -38,4 +47,14 @@ ProjectId = Annotated[
     AfterValidator(str.lower),
 ]
 WorkflowId = ProjectId
+ActionId = Annotated[
+    str,
+    Field(
+        pattern=_UUID,
+        description="From pending_action.",
+        json_schema_extra={"format": "uuid"},
+    ),
+    AfterValidator(str.lower),
+]
 Text = Annotated[str, AfterValidator(storable)]
+Reason = Annotated[Text, Field(max_length=500, description="Kept in the history.")]

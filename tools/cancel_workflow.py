@@ -12,6 +12,7 @@ from pydantic import Field
 from bilt_mcp.state import (
     CANCELLABLE,
     BiltError,
+    Caller,
     DeployState,
     Halted,
     Session,
@@ -21,7 +22,7 @@ from bilt_mcp.state import (
     iso,
 )
 
-from .arguments import SessionId, Text
+from .arguments import Reason, SessionId
 from .desk import Desk, ToolContext, caller_of, desk_of, key_of
 from .registry import ToolSpec
 from .results import CancelledResult, DryRunResult, stopped_result
@@ -35,18 +36,17 @@ RECORD_SECONDS = 1.0
 async def bilt_cancel_workflow(
     ctx: ToolContext,
     session_id: SessionId,
-    reason: Annotated[Text, Field(max_length=500, description="Why; kept in the history.")] = "",
+    reason: Reason = "",
     dry_run: Annotated[
         bool, Field(description="Only tell what would stop; change nothing.")
     ] = False,
 ) -> CancelledResult | DryRunResult:
-    """Stop the session's pending, running or paused workflow, for good. Cannot be undone.
+    """Stop the session's workflow for good.
 
     Use it when the user wants a build or deployment stopped; for important ones ask the user first. It answers when
-    every process that the workflow had started is verified dead (stopped.verified), usually within 0.1 s. After that
-    nothing of it can deploy, complete or come back. Partial changes in the project may remain, messages are kept, and
-    the session can be used again with bilt_send_message. If it is over already this fails with "Cannot cancel
-    workflow"; cancelling twice at the same time gives both callers the same answer.
+    every process that the workflow had started is verified dead (stopped.verified), usually within 0.1 s; then nothing
+    of it can deploy, complete or come back. Partial changes may remain; start again with
+    bilt_send_message. If it is over already this fails with "Cannot cancel workflow".
     """
     desk = await desk_of(ctx)
     if dry_run and (seen := await _dry_run(desk, session_id)) is not None:
@@ -90,7 +90,7 @@ class _Trouble(Exception):
 
 
 async def _decide(
-    desk: Desk, session_id: str, reason: str | None, by: str, key: str | None
+    desk: Desk, session_id: str, reason: str | None, by: Caller, key: str | None
 ) -> Workflow:
     try:
         # A store that is only slow must not keep the build alive either.

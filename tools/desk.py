@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from mcp.server.mcpserver import Context
 
-from bilt_mcp.state import Halted, Prepared, Project, SessionStore
+from bilt_mcp.state import Caller, Halted, NewProject, Prepared, Project, SessionStore
 
 MAX_NAME = 60
 
@@ -27,12 +27,16 @@ class Engine(Protocol):
         """Forget what was prepared: it will not be started."""
         ...
 
+    def new_project(self, name: str, description: str) -> NewProject:
+        """Where a new project goes, and what makes its folder there, with a workflow file that runs."""
+        ...
+
     def forget(self, workflow_id: str) -> None:
         """Forget what was kept for a workflow that is final without having been running."""
         ...
 
     async def halt(
-        self, account: str, session_id: str, reason: str | None, by: str
+        self, account: str, session_id: str, reason: str | None, by: Caller
     ) -> Halted | None:
         """Kill what runs for a cancel that the store could not take, and record it as soon as the store can.
 
@@ -94,10 +98,9 @@ def key_of(context: ToolContext) -> str | None:
     return request.lifespan_context.key_of(request.request_id)
 
 
-def caller_of(context: ToolContext) -> str:
+def caller_of(context: ToolContext) -> Caller:
     """Who asks, for the history: the client's name and version as it gave them, cut and cleaned."""
     params = context.request_context.session.client_params
-    if params is None:
-        return "an MCP client"
-    said = f"{params.client_info.name} {params.client_info.version}"
-    return "".join(ch for ch in said if ch.isprintable())[:MAX_NAME].strip() or "an MCP client"
+    said = "" if params is None else f"{params.client_info.name} {params.client_info.version}"
+    shown = "".join(ch for ch in said if ch.isprintable())[:MAX_NAME].strip()
+    return Caller(shown or "an MCP client")

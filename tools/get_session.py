@@ -20,21 +20,19 @@ async def bilt_get_session(
     session_id: SessionId = "",
     project_id: Annotated[
         ProjectId,
-        Field(description="Used when session_id is omitted. Default: the project of this server."),
+        Field(description="Used without session_id. Default: the project of this server."),
     ] = "",
     wait_seconds: Annotated[
         float,
         Field(ge=0, le=45, description="Hold the answer until the revision passes after_revision."),
     ] = 0,
-    after_revision: Annotated[
-        int, Field(ge=0, description="The revision you know. Default: the current one.")
-    ] = UNSET,
+    after_revision: Annotated[int, Field(ge=0, description="Default: the current one.")] = UNSET,
 ) -> SessionResult:
-    """Show where a session's newest workflow stands: status, progress, failure and what to do next.
+    """Show where a session's newest workflow stands, and what to do next.
 
-    Call it first, without arguments, to get the session_id that all other tools need. While a workflow runs, call it
-    with wait_seconds=45 and after_revision=<revision of the last answer>: it answers as soon as something changes, so
-    that you need not poll. For the output of a build use bilt_get_messages. Changes nothing.
+    Call it first, without arguments, for the session_id that all other tools need. While a workflow runs, call it with
+    wait_seconds=45 and after_revision=<last revision>: it answers as soon as something changes, so never poll. For the
+    output of a build use bilt_get_messages.
     """
     desk = await desk_of(ctx)
     if session_id:

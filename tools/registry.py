@@ -12,13 +12,15 @@ from uuid import uuid4
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolResult, ToolAnnotations
+from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
 from pydantic import ValidationError
 
 from bilt_mcp.state import BiltError, InvalidArguments, Problem, StoreUnavailable
 
+from .arguments import MOST, PATTERNS
 from .desk import ToolContext
-from .results import Result, failure, failure_of, lean, output_schema, success
+from .results import Result, failure, failure_of, success
+from .schemas import lean, output_schema
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,6 @@ MAX_STRANGERS = 20
 """How many unknown arguments are named: a message may have half a million."""
 
 _FRIENDLIER = {
-    "string_pattern_mismatch": "must be a UUID, such as 550e8400-e29b-41d4-a716-446655440000",
     "string_unicode": "contains a lone surrogate, which is no character; send valid Unicode text",
     "missing": "is required",
     "too_short": "must not be empty",
@@ -60,7 +61,6 @@ class ToolSpec:
             title=self.title,
             description=_one_paragraph(self.function.__doc__ or ""),
             annotations=ToolAnnotations(
-                title=self.title,
                 read_only_hint=self.read_only,
                 destructive_hint=self.destructive,
                 idempotent_hint=self.idempotent,
@@ -76,8 +76,10 @@ class ToolSpec:
 
 async def call(
     tools: Mapping[str, Tool], name: str, arguments: Mapping[str, Any], context: ToolContext
-) -> CallToolResult:
-    """Call a tool; every outcome is a documented result. Only `MCPError` is raised: it is the protocol's own.
+) -> CallToolResult | InputRequiredResult:
+    """Call a tool; every outcome is a documented result, or a question to the client's user.
+
+    Only `MCPError` is raised: it is the protocol's own.
 
     An argument that is null counts as omitted: models send null for what they leave out.
     """
@@ -94,7 +96,8 @@ async def call(
                     for key in strangers[:MAX_STRANGERS]
                 ]
             )
-        return success(await tool.run(given, context))
+        result: Result | InputRequiredResult = await tool.run(given, context)
+        return result if isinstance(result, InputRequiredResult) else success(result)
     except MCPError:
         raise
     except BiltError as error:
@@ -135,14 +138,15 @@ def _crashed(error: BaseException, name: str) -> CallToolResult:
 
 def _problem(found: Any) -> Problem:
     field = ".".join(_clip(str(part)) for part in found["loc"]) or "arguments"
-    friendlier = _FRIENDLIER.get(found["type"])
-    told = friendlier.format_map(found.get("ctx", {})) if friendlier else found["msg"]
+    details = found.get("ctx", {})
+    friendlier = PATTERNS.get(details.get("pattern")) or _FRIENDLIER.get(found["type"])
+    told = friendlier.format_map(details) if friendlier else found["msg"]
     return Problem(field, told[:1].lower() + told[1:])
 
 
 def _unknown(kind: str, name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name[:MAX_NAME], known, 1)
-    hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(known)}"
+    close = [f'"{match}"' for match in difflib.get_close_matches(name[:MAX_NAME], known, 2)]
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
     return f"no such {kind}; {hint}"
 
 
@@ -160,9 +164,10 @@ def _input_schema(schema: dict[str, Any]) -> dict[str, Any]:
     for field in lean_schema["properties"].values():
         if field.get("format") == "uuid":
             del field["pattern"]  # says the same in 90 characters
+        if field.get("maximum") == MOST:
+            del field["maximum"]  # what any number stays below
         if field.get("default") in ("", -1):
             del field["default"]  # stands for "omitted"
         if isinstance(field.get("enum"), list) and "" in field["enum"]:
             field["enum"].remove("")
-    lean_schema["additionalProperties"] = False
     return lean_schema

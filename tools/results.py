@@ -12,15 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from bilt_mcp.state import (
     BiltError,
     Failure,
-    FailureCode,
     Message,
+    Project,
     Session,
     Stopped,
     Workflow,
     iso,
 )
 
-Timestamp = Annotated[str, Field(description="ISO 8601, UTC, milliseconds.")]
+from .next_call import next_call
+
+Timestamp = str
+"""ISO 8601, UTC, milliseconds."""
 SessionStatus = Literal[
     "idle", "pending", "running", "paused", "cancelling", "cancelled", "completed", "failed"
 ]
@@ -39,15 +42,16 @@ class Result(BaseModel):
 class Progress(Result):
     """How far the newest workflow is."""
 
-    step: Annotated[int, Field(description="Current step, from 1.")]
+    step: int
+    """The current one, from 1."""
     total_steps: int
     current_step: str | None
-    percent: Annotated[int, Field(description="Of the whole workflow.")]
+    percent: int
+    """Of the whole workflow."""
     message: str
     elapsed_seconds: Annotated[float | None, Field(exclude_if=_absent)] = None
-    quiet_seconds: Annotated[
-        float | None, Field(exclude_if=_absent, description="Since the last output.")
-    ] = None
+    quiet_seconds: Annotated[float | None, Field(exclude_if=_absent)] = None
+    """Since the last output."""
 
 
 class PendingActionResult(Result):
@@ -78,8 +82,10 @@ class SessionResult(Result):
     updated_at: Timestamp
     progress: Progress | None
     workflow_id: str | None
-    revision: Annotated[int, Field(description="Rises at each visible change.")]
-    message: Annotated[str, Field(description="What to do next.")]
+    revision: int
+    """Rises at each visible change."""
+    message: str
+    """What to do next."""
     pending_action: PendingActionResult | None
     failure: FailureResult | None
 
@@ -91,7 +97,7 @@ class StartedResult(Result):
     workflow_started: bool
     subscriber_count: int
     workflow_id: str
-    status: SessionStatus
+    status: str
 
 
 class MessageResult(Result):
@@ -112,13 +118,15 @@ class MessagesResult(Result):
     messages: list[MessageResult]
     total: int
     has_more: bool
-    next_after: Annotated[int, Field(description="Pass as `after` to read on from here.")]
+    next_after: int
+    """Pass as `after` to read on from here."""
 
 
 class StoppedResult(Result):
     """What a cancel stopped."""
 
-    verified: Annotated[bool, Field(description="Everything it started is verified dead.")]
+    verified: bool
+    """Everything it started is verified dead."""
     processes_killed: int
     survivors: int
     took_ms: float
@@ -141,51 +149,58 @@ class CancelledResult(Result):
 class DryRunResult(Result):
     """Answer of bilt_cancel_workflow with `dry_run`."""
 
-    would_stop: Annotated[list[str], Field(description="Steps that would not (finish) run.")]
+    would_stop: list[str]
+    """Steps that run and would be stopped."""
     steps_done: list[str]
     deploy: Literal["not_started", "interrupted", "done"]
-    status: SessionStatus
+    status: str
 
 
-ERROR_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"error": {"type": "string"}, "details": {"type": "object"}},
-    "required": ["error", "details"],
-}
+class PausedResult(Result):
+    """Answer of bilt_pause_workflow."""
+
+    session_id: str
+    status: str
+    workflow_id: str
+    message: str
 
 
-def output_schema(*successes: type[Result]) -> dict[str, Any]:
-    """`anyOf[success, error]`: a client that validates would otherwise throw the error away."""
-    definitions: dict[str, Any] = {}
-    arms: list[dict[str, Any]] = []
-    for success in successes:
-        schema = success.model_json_schema(mode="serialization")
-        definitions |= schema.pop("$defs", {})
-        arms.append(schema)
-    whole: dict[str, Any] = {"type": "object", "anyOf": [*arms, ERROR_SCHEMA]}
-    if definitions:
-        whole["$defs"] = definitions
-    return lean(whole)
+class ResumedResult(Result):
+    """Answer of bilt_resume_workflow."""
+
+    session_id: str
+    status: str
+    resumed_at: Timestamp
+    message: str
 
 
-def lean(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema without the titles and model docstrings that pydantic adds: they cost tokens and say nothing."""
-    cleaned: dict[str, Any] = _lean(schema)
-    return cleaned
+class ActionResult(Result):
+    """Answer of bilt_confirm_action and bilt_cancel_action."""
+
+    session_id: str
+    action_id: str
+    answer: Literal["confirmed", "declined"]
+    status: str
+    workflow_id: str
+    message: str
 
 
-def _lean(schema: Any, inside: str = "") -> Any:
-    if isinstance(schema, list):
-        parts: list[Any] = schema  # pyright: ignore[reportUnknownVariableType]
-        return [_lean(part) for part in parts]
-    if not isinstance(schema, dict):
-        return schema
-    table: dict[str, Any] = schema  # pyright: ignore[reportUnknownVariableType]
-    names = inside in {"properties", "$defs"}
-    drop = set[str]()
-    if not names:
-        drop = {"title", "description"} if "properties" in table else {"title"}
-    return {key: _lean(value, key) for key, value in table.items() if key not in drop}
+class ProjectResult(Result):
+    """Answer of bilt_get_project and bilt_create_project."""
+
+    id: str
+    name: str
+    description: str
+    visibility: Literal["public", "private"]
+    created_at: Timestamp
+    updated_at: Timestamp
+    folder: str
+
+
+class ProjectsResult(Result):
+    """Answer of bilt_list_projects."""
+
+    projects: list[ProjectResult]
 
 
 def dumps(value: Any) -> str:
@@ -246,6 +261,19 @@ def session_result(session: Session, terminal: str = "bilt-mcp") -> SessionResul
     )
 
 
+def project_result(project: Project) -> ProjectResult:
+    """A project as bilt_get_project answers it."""
+    return ProjectResult(
+        id=project.id,
+        name=project.name,
+        description=project.description,
+        visibility=project.visibility,
+        created_at=iso(project.created_at),
+        updated_at=iso(project.updated_at),
+        folder=project.root,
+    )
+
+
 def message_result(message: Message) -> MessageResult:
     """A message as bilt_get_messages answers it."""
     return MessageResult(
@@ -269,20 +297,6 @@ def stopped_result(stopped: Stopped) -> StoppedResult:
         step=stopped.step,
         deploy=stopped.deploy.value,
     )
-
-
-_AFTER = {
-    FailureCode.STEP_FAILED: "Read its last output with bilt_get_messages, correct the cause, then start again with "
-    "bilt_send_message.",
-    FailureCode.TIMED_OUT: "See with bilt_get_messages what it was doing. Correct what hangs, or raise `timeout` in "
-    "bilt.toml if it was only slow; then start again with bilt_send_message.",
-    FailureCode.WORKER_LOST: "The cause lies outside the build, and what the step had changed by then may be half "
-    "done: look with bilt_get_messages, then start again with bilt_send_message, after asking the user if it deploys.",
-    FailureCode.INTERRUPTED: "The build itself did nothing wrong: see with bilt_get_messages how far it came, then "
-    "start again with bilt_send_message, after asking the user if it deploys.",
-    FailureCode.INVALID_WORKFLOW: "Correct bilt.toml, then start again with bilt_send_message.",
-}
-"""Which call comes next, for each way to fail."""
 
 
 def _failure(failed: Failure | None) -> FailureResult | None:
@@ -315,31 +329,3 @@ def _where(workflow: Workflow, step: int) -> str:
     if workflow.step is None:
         return "All steps done"
     return f"Step {step} of {workflow.total_steps}: {workflow.step}"
-
-
-def next_call(session: Session, terminal: str) -> str:
-    """One sentence or two: what stands, and which call comes next."""
-    workflow = session.workflow
-    if workflow is None:
-        return "Nothing has run yet. Start a workflow with bilt_send_message."
-    wait = (
-        f"Wait for the next change with bilt_get_session(session_id, wait_seconds=45, "
-        f"after_revision={session.revision})"
-    )
-    gate = session.pending_action
-    if gate is not None:
-        return (
-            f"Waiting for a person to confirm step {gate.step}: they run `{terminal} confirm {session.id}` in a "
-            f"terminal. You cannot approve it. {wait}, or stop with bilt_cancel_workflow."
-        )
-    if workflow.failure is not None:
-        return f"{workflow.failure.message} {_AFTER[workflow.failure.code]}"
-    return {
-        "pending": f"Accepted and durable; it starts when a worker is free. {wait}.",
-        "running": f"Running. {wait}, read output with bilt_get_messages, or stop with bilt_cancel_workflow.",
-        "paused": f"Paused by request. {wait}, or stop with bilt_cancel_workflow.",
-        "cancelling": "Being cancelled; processes are being killed. bilt_cancel_workflow waits for the receipt.",
-        "cancelled": "Cancelled; nothing of it is alive. Start again with bilt_send_message.",
-        "completed": "Completed. Read the messages with bilt_get_messages, or start another with bilt_send_message.",
-        "failed": "Failed. Read the last output with bilt_get_messages, then start again with bilt_send_message.",
-    }[workflow.status.value]

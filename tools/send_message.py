@@ -8,10 +8,10 @@ from typing import Annotated
 import anyio
 from pydantic import Field
 
-from bilt_mcp.state import Session, Started
+from bilt_mcp.state import Caller, Session, Started
 
 from .arguments import SessionId, Text
-from .desk import Desk, ToolContext, desk_of, key_of
+from .desk import Desk, ToolContext, caller_of, desk_of, key_of
 from .registry import ToolSpec
 from .results import StartedResult, session_result
 from .waiting import wait_until
@@ -44,13 +44,13 @@ async def bilt_send_message(
 ) -> StartedResult:
     """Start a workflow: run the steps of the project's bilt.toml that apply to the message, in the background.
 
-    Use it when the user wants something built, tested or deployed. It answers as soon as the workflow is durable; it
-    runs on when you disconnect. Then watch it with bilt_get_session, read its output with bilt_get_messages, stop it
-    with bilt_cancel_workflow. One workflow at a time: while one is active this fails with "Workflow already active".
-    Give an idempotency_key if you may have to repeat the call.
+    Use it when the user wants something built, tested or deployed. It runs on when you disconnect: watch it with
+    bilt_get_session, read its output with bilt_get_messages, stop it with bilt_cancel_workflow. One at a time: while
+    one is active this fails with "Workflow already active".
     """
     desk = await desk_of(ctx)
-    started = await _start(desk, session_id, message, idempotency_key or key_of(ctx))
+    key = idempotency_key or key_of(ctx)
+    started = await _start(desk, session_id, message, key, caller_of(ctx))
     status = started.status
     if wait_for_response:
         await wait_until(
@@ -67,7 +67,7 @@ async def bilt_send_message(
     )
 
 
-async def _start(desk: Desk, session_id: str, message: str, key: str | None) -> Started:
+async def _start(desk: Desk, session_id: str, message: str, key: str | None, by: Caller) -> Started:
     if key is not None:
         first = await desk.store.first_answer(desk.account, session_id, message, key)
         if first is not None:
@@ -86,6 +86,7 @@ async def _start(desk: Desk, session_id: str, message: str, key: str | None) -> 
                 prepared.plan,
                 workflow_id=prepared.workflow_id,
                 key=key,
+                by=by,
             )
         except Exception:
             desk.engine.discard(prepared)

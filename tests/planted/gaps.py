@@ -183,9 +183,9 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "gap: a declined gate forgets the deploy before it",
-        store(DECISIONS, GATE),
-        'session["g_step"], DeployState(session["deploy"])',
-        'session["g_step"], DeployState.NOT_STARTED',
+        store("state/sqlite_gates.py", GATE),
+        'step, DeployState(session["deploy"])',
+        "step, DeployState.NOT_STARTED",
     ),
     plant(
         "gap: a cancelled pause forgets the deploy before it",

@@ -17,8 +17,7 @@ PLANTS: tuple[Plant, ...] = (
         "a keeper that is killed before it has a step fails the workflow",
         within(
             "engine/keepers.py",
-            "test_step_attempt.py::"
-            "test_a_keeper_that_is_killed_before_it_has_a_step_is_replaced",
+            "test_step_attempt.py::test_a_keeper_that_is_killed_before_it_has_a_step_is_replaced",
         ),
         "TRIES = 3\n",
         "TRIES = 1\n",

@@ -10,7 +10,7 @@ GATE = "            session = self._at_gate(c, account, session_id, action_id)\n
 PLANTS: tuple[Plant, ...] = (
     plant(
         "a gate is looked at before the transaction that answers it",
-        within(DECISIONS, RACES),
+        within("state/sqlite_gates.py", RACES),
         "        def yes(c: sqlite3.Connection) -> Row:\n" + GATE,
         "        session = await self._read(lambda c: self._at_gate(c, account, session_id, action_id))\n\n"
         "        def yes(c: sqlite3.Connection) -> Row:\n",

@@ -31,7 +31,7 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "every failure is told alike",
-        within("tools/results.py", "test_tool_session"),
+        within("tools/next_call.py", "test_tool_session"),
         'return f"{workflow.failure.message} {_AFTER[workflow.failure.code]}"',
         "return workflow.failure.message",
     ),

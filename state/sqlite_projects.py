@@ -1,0 +1,148 @@
+"""The store on SQLite: projects, and the audit of what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from uuid import uuid4
+
+from .driver import sqlite3
+from .errors import ProjectAlreadyExists, RateLimitExceeded
+from .models import AuditEntry, Caller, Project, Visibility
+from .sqlite_base import Row, one
+from .sqlite_lookup import project_row, session_row
+from .sqlite_rows import audit_of, project_of
+from .sqlite_writes import SharedWrites
+
+MOST_PROJECTS = 200
+"""How many are listed."""
+CREATED_AN_HOUR = 10
+HOUR_MS = 3_600_000
+
+
+class ProjectVerbs(SharedWrites):
+    """A part of `SessionStore`, whose docstrings are the contract."""
+
+    async def open_project(self, account: str, root: str, name: str) -> Project:
+        """See `SessionStore.open_project`."""
+        found = await self._read(
+            lambda c: one(
+                c, "SELECT * FROM project WHERE account = :a AND root = :r", a=account, r=root
+            )
+        )
+        if found is None:
+            found = await self._write(lambda c: self._insert_project(c, account, root, name))
+        return project_of(found)
+
+    async def project(self, account: str, project_id: str) -> Project:
+        """See `SessionStore.project`."""
+        return project_of(await self._read(lambda c: project_row(c, account, project_id)))
+
+    async def projects(self, account: str) -> Sequence[Project]:
+        """See `SessionStore.projects`."""
+        sql = f"SELECT * FROM project WHERE account = ? ORDER BY n DESC LIMIT {MOST_PROJECTS}"
+        rows = await self._read(lambda c: c.execute(sql, (account,)).fetchall())
+        return [project_of(row) for row in rows]
+
+    async def create_project(
+        self,
+        account: str,
+        root: str,
+        name: str,
+        by: Caller,
+        make: Callable[[], None],
+        *,
+        description: str = "",
+        visibility: Visibility = "public",
+    ) -> Project:
+        """See `SessionStore.create_project`."""
+
+        def create(c: sqlite3.Connection) -> Row:
+            taken = one(
+                c,
+                "SELECT 1 FROM project WHERE account = :a AND (name = :name OR root = :root)",
+                a=account,
+                name=name,
+                root=root,
+            )
+            if taken is not None:
+                raise ProjectAlreadyExists(
+                    f"There is a project {name} already. Choose another name, or find it with bilt_list_projects."
+                )
+            self._refuse_too_many(c, account)
+            row = self._insert_project(c, account, root, name, description, visibility)
+            c.execute(
+                """INSERT INTO audit (at, account, action, project, principal, client, surface)
+                   VALUES (?, ?, 'create_project', ?, ?, ?, ?)""",
+                (
+                    self._clock.now(),
+                    account,
+                    row["n"],
+                    by.principal or account,
+                    by.client,
+                    by.surface,
+                ),
+            )
+            make()
+            return row
+
+        return project_of(await self._write(create))
+
+    def _refuse_too_many(self, c: sqlite3.Connection, account: str) -> None:
+        now = self._clock.now()
+        row = one(
+            c,
+            """SELECT count(*) AS made, min(at) AS first FROM audit
+               WHERE account = :account AND action = 'create_project' AND at > :since""",
+            account=account,
+            since=now - HOUR_MS,
+        )
+        assert row is not None
+        if row["made"] >= CREATED_AN_HOUR:
+            reset = row["first"] + HOUR_MS
+            wait = max(1, -(-(reset - now) // 1000))
+            raise RateLimitExceeded(
+                f"Nothing was created: {CREATED_AN_HOUR} projects an hour are allowed. Wait {wait} s, or use one of "
+                "bilt_list_projects.",
+                limit=CREATED_AN_HOUR,
+                remaining=0,
+                reset=-(-reset // 1000),
+                retry_after_seconds=wait,
+            )
+
+    def _insert_project(
+        self,
+        c: sqlite3.Connection,
+        account: str,
+        root: str,
+        name: str,
+        description: str = "",
+        visibility: Visibility = "public",
+    ) -> Row:
+        row = one(
+            c,
+            """INSERT INTO project (id, account, root, name, description, visibility, created_at, updated_at)
+               VALUES (:id, :account, :root, :name, :description, :visibility, :now, :now)
+               ON CONFLICT (account, root) DO UPDATE SET root = excluded.root RETURNING *""",
+            id=str(uuid4()),
+            account=account,
+            root=root,
+            name=name,
+            description=description,
+            visibility=visibility,
+            now=self._clock.now(),
+        )
+        assert row is not None
+        return row
+
+    async def audit(self, account: str, session_id: str) -> Sequence[AuditEntry]:
+        """See `SessionStore.audit`."""
+
+        def look(c: sqlite3.Connection) -> list[Row]:
+            session = session_row(c, account, session_id)
+            return c.execute(
+                """SELECT a.*, w.id AS workflow_id FROM audit AS a LEFT JOIN workflow AS w ON w.n = a.workflow
+                   WHERE a.session = ? ORDER BY a.n""",
+                (session["s_n"],),
+            ).fetchall()
+
+        return [audit_of(row) for row in await self._read(look)]

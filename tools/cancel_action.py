@@ -1,0 +1,41 @@
+"""`bilt_cancel_action` (CONTRACT section 2): say no to a gate. That needs no person: it stops, or leaves out."""
+
+from __future__ import annotations
+
+from .arguments import ActionId, Reason, SessionId
+from .desk import ToolContext, caller_of, desk_of
+from .gate import after_answer, outcome
+from .registry import ToolSpec
+from .results import ActionResult
+
+
+async def bilt_cancel_action(
+    ctx: ToolContext, session_id: SessionId, action_id: ActionId, reason: Reason = ""
+) -> ActionResult:
+    """Say no to the step that waits (pending_action): it will not run.
+
+    The workflow is then cancelled, or goes on without the step where bilt.toml says so. The session stays usable.
+    """
+    desk = await desk_of(ctx)
+    workflow = await desk.store.decline(
+        desk.account, session_id, action_id, caller_of(ctx), reason or None
+    )
+    await after_answer(desk, workflow)
+    return ActionResult(
+        session_id=session_id,
+        action_id=action_id,
+        answer="declined",
+        status=workflow.status.value,
+        workflow_id=workflow.id,
+        message=f"The step will not run. {outcome(workflow)}",
+    )
+
+
+TOOL = ToolSpec(
+    bilt_cancel_action,
+    title="Decline a step",
+    results=(ActionResult,),
+    read_only=False,
+    destructive=True,
+    idempotent=False,
+)

@@ -1,0 +1,60 @@
+"""`bilt_confirm_action` (CONTRACT section 2): the person decides, the client asks, the agent only wishes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from mcp.server.elicitation import AcceptedElicitation, CancelledElicitation, ElicitationResult
+from mcp.server.mcpserver import Resolve
+
+from bilt_mcp.state import Caller
+
+from .arguments import ActionId, SessionId
+from .desk import ToolContext, caller_of, desk_of
+from .gate import Decision, after_answer, ask, only_a_person, open_gate, outcome
+from .registry import ToolSpec
+from .results import ActionResult
+
+
+async def bilt_confirm_action(
+    ctx: ToolContext,
+    session_id: SessionId,
+    action_id: ActionId,
+    said: Annotated[ElicitationResult[Decision], Resolve(ask)],
+) -> ActionResult:
+    """Have the user asked whether the step that waits (pending_action) may run.
+
+    Only the user can answer; you cannot approve. Where the client cannot ask, this fails with "Confirmation required"
+    and the command that the user can run.
+    """
+    desk = await desk_of(ctx)
+    by = Caller(f"the user of {caller_of(ctx)}", "mcp elicitation")
+    if isinstance(said, CancelledElicitation):
+        session = await desk.store.session(desk.account, session_id)
+        gate = open_gate(session, action_id)
+        raise only_a_person(
+            desk, session, gate, "The user closed the question without an answer; it stays open."
+        )
+    yes = isinstance(said, AcceptedElicitation) and said.data.confirm
+    answer = desk.store.confirm if yes else desk.store.decline
+    workflow = await answer(desk.account, session_id, action_id, by)
+    await after_answer(desk, workflow)
+    return ActionResult(
+        session_id=session_id,
+        action_id=action_id,
+        answer="confirmed" if yes else "declined",
+        status=workflow.status.value,
+        workflow_id=workflow.id,
+        message=f"The user said {'yes' if yes else 'no'}. {outcome(workflow)}",
+    )
+
+
+TOOL = ToolSpec(
+    bilt_confirm_action,
+    title="Have the user confirm a step",
+    results=(ActionResult,),
+    read_only=False,
+    destructive=True,
+    idempotent=False,
+    open_world=True,
+)

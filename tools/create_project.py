@@ -1,0 +1,45 @@
+"""`bilt_create_project` (CONTRACT section 2)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .arguments import NAME, Text
+from .desk import ToolContext, caller_of, desk_of
+from .registry import ToolSpec
+from .results import ProjectResult, project_result
+
+
+async def bilt_create_project(
+    ctx: ToolContext,
+    name: Annotated[str, Field(max_length=255, pattern=NAME)],
+    description: Annotated[Text, Field(max_length=1000)] = "",
+    visibility: Literal["PUBLIC", "PRIVATE"] = "PUBLIC",
+) -> ProjectResult:
+    """Create a project: a folder with a starter bilt.toml that runs. 10 an hour.
+
+    Then declare its steps there, and start with bilt_get_session(project_id).
+    """
+    desk = await desk_of(ctx)
+    new = desk.engine.new_project(name, description)
+    project = await desk.store.create_project(
+        desk.account,
+        new.root,
+        name,
+        caller_of(ctx),
+        new.make,
+        description=description,
+        visibility="private" if visibility == "PRIVATE" else "public",
+    )
+    return project_result(project)
+
+
+TOOL = ToolSpec(
+    bilt_create_project,
+    title="Create a project",
+    results=(ProjectResult,),
+    read_only=False,
+    idempotent=False,
+)
