@@ -10,7 +10,6 @@ import anyio
 from pydantic import Field
 
 from bilt_mcp.state import (
-    CANCELLABLE,
     BiltError,
     Caller,
     DeployState,
@@ -168,7 +167,7 @@ async def _dry_run(desk: Desk, session_id: str) -> DryRunResult | None:
     """What a cancel would do, or None where it would fail: then let it fail, which changes nothing either."""
     session = await desk.store.session(desk.account, session_id)
     workflow = session.workflow
-    if workflow is None or workflow.status not in CANCELLABLE:
+    if workflow is None or workflow.final:
         return None
     done = await desk.store.steps_done(desk.account, session_id)
     return DryRunResult(

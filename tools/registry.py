@@ -33,6 +33,7 @@ _FRIENDLIER = {
     "string_unicode": "contains a lone surrogate, which is no character; send valid Unicode text",
     "missing": "is required",
     "too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
     "too_long": "must have at most {max_length} characters",
 }
 
