@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bilt_mcp.engine.workflow_file import load
-from bilt_mcp.state import Caller, SqliteStore, Status
+from bilt_mcp.state import Caller, Status, SystemClock
 
 from .support.agents import STAMP, UNKNOWN, UUID_TOLD, Agent, agent_at, invalid
 from .support.agents import agent as agent  # a fixture, like the next
@@ -161,10 +161,13 @@ async def test_ten_an_hour_may_be_created(
     assert (details["limit"], details["remaining"]) == (10, 0)
     assert 3590 <= details["retry_after_seconds"] <= 3600
     assert not (projects(place) / "p10").exists()
-    async with SqliteStore(place.location) as store:
-        later = store._clock.now() + 3_600_000
-        monkeypatch.setattr("bilt_mcp.state.clock.SystemClock.now", lambda _: later)
-        assert (await agent.call("bilt_create_project", name="p10"))["name"] == "p10"
+    later = SystemClock().now() + 3_600_000
+
+    def now(clock: SystemClock) -> int:
+        return later
+
+    monkeypatch.setattr(SystemClock, "now", now)
+    assert (await agent.call("bilt_create_project", name="p10"))["name"] == "p10"
 
 
 @pytest.mark.parametrize(
