@@ -16,6 +16,7 @@ from bilt_mcp.state import VERSION, StoreLocation
 from bilt_mcp.tools import Desk, Office, build_tools, call
 
 from .config import Config
+from .sealing import request_state_security
 
 if TYPE_CHECKING:
     from bilt_mcp.state import SqliteStore
@@ -107,6 +108,9 @@ class BiltServer(MCPServer[Office]):
             version=VERSION,
             tools=list(self._bilt_tools.values()),
             lifespan=_lifespan(config, stores, key_of),
+            request_state_security=request_state_security(
+                StoreLocation.of(config.store).sealing_key
+            ),
             log_level="WARNING",
         )
 

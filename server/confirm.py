@@ -6,6 +6,7 @@ import os
 
 from bilt_mcp.engine import LocalEngine
 from bilt_mcp.state import BiltError, Caller, SqliteStore, StoreLocation
+from bilt_mcp.tools import question
 
 from .config import Config
 
@@ -28,7 +29,8 @@ async def confirm(config: Config, session_id: str | None) -> int:
             if gate is None:
                 print(f"Nothing waits for an answer in session {session.id} ({session.status}).")
                 return 1
-            said = _ask(f"Step {gate.step} of session {session.id} asks:\n\n  {gate.message}\n\n")
+            asking = await store.project(config.account, session.project_id)
+            said = _ask(f"{question(asking, session, gate)}\n\n")
             if said is None:
                 print("A person must answer at a terminal; this process has none.")
                 return 1

@@ -64,6 +64,11 @@ class StoreLocation:
         return self.folder / "reserve"
 
     @property
+    def sealing_key(self) -> Path:
+        """What seals the questions that are put to people on their way through clients."""
+        return self.folder / "sealing.key"
+
+    @property
     def control(self) -> Path:
         """The worker's control socket."""
         return self.folder / "worker.sock"

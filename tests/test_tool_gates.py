@@ -11,7 +11,13 @@ import pytest
 from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp.shared.exceptions import MCPError
-from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
+from mcp_types import (
+    CallToolResult,
+    ElicitRequestFormParams,
+    ElicitRequestParams,
+    ElicitResult,
+    InputRequiredResult,
+)
 
 from bilt_mcp.server import create_server
 from bilt_mcp.state import Caller
@@ -291,3 +297,33 @@ async def test_no_action_but_the_open_one_can_be_answered(
         assert found["error"] == "Nothing to confirm"
         assert found["details"]["current_status"] == "paused"
     assert (await agent.call("bilt_get_session"))["pending_action"]["action_id"] == at["action_id"]
+
+
+async def test_an_answer_is_good_for_the_process_that_follows_the_one_that_asked(
+    agent: Agent, hand: Hand, place: Place
+) -> None:
+    place.workflow(SHIPPING)
+    at = await at_the_gate(agent, hand)
+    async with Client(
+        create_server(place.config()), mode="2026-07-28", elicitation_callback=User(YES)
+    ) as client:
+        asked = await client.session.call_tool("bilt_confirm_action", at, allow_input_required=True)
+        assert isinstance(asked, InputRequiredResult)
+    assert asked.input_requests is not None
+    for forged in ("x", None, asked.request_state):
+        async with Client(
+            create_server(place.config()), mode="2026-07-28", elicitation_callback=User(YES)
+        ) as client:
+            answered: Any = None
+            with contextlib.suppress(MCPError):
+                answered = await client.session.call_tool(
+                    "bilt_confirm_action",
+                    at,
+                    input_responses=dict.fromkeys(asked.input_requests, YES),
+                    request_state=forged,
+                    allow_input_required=True,
+                )
+            status = (await agent.call("bilt_get_session"))["status"]
+            assert status == ("running" if forged == asked.request_state else "paused")
+            assert answered is None or isinstance(answered, InputRequiredResult | CallToolResult)
+    assert place.location.sealing_key.stat().st_mode & 0o777 == 0o600

@@ -114,8 +114,9 @@ async def test_each_tool_in_each_state(
     if "error" in found or tool == "cancel dry":
         # Nothing has changed, and who was refused knows where he is.
         for shown in (before, after):
+            progress: Json = shown["progress"] or {}
             for passing in ("elapsed_seconds", "quiet_seconds"):
-                (shown["progress"] or {}).pop(passing, None)
+                progress.pop(passing, None)
         assert after == before
     if "error" in found:
         if expected != PERSON:

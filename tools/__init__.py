@@ -16,6 +16,7 @@ from . import (
     send_message,
 )
 from .desk import Desk, Engine, Office, ToolContext
+from .gate import question
 from .registry import ToolSpec, call
 
 TOOLS: tuple[ToolSpec, ...] = (
@@ -39,4 +40,14 @@ def build_tools() -> dict[str, Tool]:
     return {spec.name: spec.build() for spec in TOOLS}
 
 
-__all__ = ["TOOLS", "Desk", "Engine", "Office", "ToolContext", "ToolSpec", "build_tools", "call"]
+__all__ = [
+    "TOOLS",
+    "Desk",
+    "Engine",
+    "Office",
+    "ToolContext",
+    "ToolSpec",
+    "build_tools",
+    "call",
+    "question",
+]
