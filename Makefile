@@ -52,6 +52,10 @@ soak: $(WITH_DEV) ## what draws at random and kills, for hours (ROUNDS=3: 3 x it
 	@$(RUN) -m pytest -m programme $(if $(ROUNDS),--rounds $(ROUNDS),--soak) $(if $(SEED),--seed $(SEED)) $(ARGS)
 	@$(if $(PLANTS),$(RUN) -m tests.plants)
 
+.PHONY: conformance
+conformance: $(WITH_DEV) ## the official MCP suite against our server: every scenario, and why if it does not count
+	@$(RUN) -m tests.conformance $(ARGS)
+
 .PHONY: plants
 plants: $(WITH_DEV) ## put bugs into a copy of the code, one after the other: the tests must notice
 	@$(RUN) -m tests.plants $(ARGS)

@@ -11,6 +11,7 @@ import pytest
 
 from bilt_mcp.state import SessionStore
 
+from .conformance.report import say_conformance
 from .store_contract import BACKENDS, Backend, ManualClock, OpenStore, Scene
 from .support.proof import Proof, add_options, factor, mark, say_figures
 
@@ -27,6 +28,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
+    say_conformance(terminalreporter)
     say_figures(terminalreporter, config)
 
 

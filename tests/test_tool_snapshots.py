@@ -20,11 +20,15 @@ from bilt_mcp.state import TRANSITIONS, Status
 
 from .support.places import Place
 from .support.places import place as place  # a fixture
+from .support.rpc import HANDSHAKE, STATELESS, Server
 
 pytestmark = pytest.mark.anyio
 
 SNAPSHOTS = Path(__file__).parent / "toolsnaps"
 UPDATE = "BILT_UPDATE_SNAPSHOTS"
+
+MOST_CHARACTERS = 12_000
+"""What the list may cost every conversation that has these tools."""
 
 Json = dict[str, Any]
 validator: Any = import_module("jsonschema").Draft202012Validator
@@ -189,11 +193,32 @@ async def test_the_statuses_that_are_published_are_those_of_the_state_machine(
     assert set(session["outputSchema"]["anyOf"][0]["properties"]["status"]["enum"]) == every
 
 
-async def test_the_list_is_short(listed: list[Json]) -> None:
-    whole = json.dumps({"tools": listed}, ensure_ascii=False, separators=(",", ":"))
-    assert len(whole) < 12_000
+async def test_descriptions_are_neither_empty_words_nor_essays(listed: list[Json]) -> None:
     for tool in listed:
         assert 50 < len(tool["description"]) < 600
+
+
+@pytest.mark.parametrize("era", [HANDSHAKE, STATELESS])
+def test_the_whole_list_as_it_goes_over_standard_output_is_short(era: str, place: Place) -> None:
+    with Server(place.arguments, place.environ, era=era) as server:
+        tools: list[Json] = server.ask("tools/list")["result"]["tools"]
+    line = server.lines[-1].decode()
+    assert len(tools) == len(CONTRACT)
+    if len(line) >= MOST_CHARACTERS:
+        rows = "\n".join(_weighed(tool) for tool in tools)
+        pytest.fail(f"tools/list has {len(line)} characters:\n{rows}", pytrace=False)
+
+
+def _weighed(tool: Json) -> str:
+    """How many characters of the line each part of a tool is."""
+    parts = ("description", "inputSchema", "outputSchema", "annotations")
+    weights = {part: _characters(tool[part]) for part in parts}
+    told = ", ".join(f"{part} {weight}" for part, weight in weights.items())
+    return f"{tool['name']:24} {_characters(tool):5}: {told}"
+
+
+def _characters(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 async def test_each_description_names_the_tools_to_use_beside_it(listed: list[Json]) -> None:
