@@ -198,6 +198,20 @@ async def test_descriptions_are_neither_empty_words_nor_essays(listed: list[Json
         assert 50 < len(tool["description"]) < 600
 
 
+async def test_what_a_linter_of_tool_definitions_counts_is_there(listed: list[Json]) -> None:
+    """The rules of `tdqs lint` 0.1 (TDQS 1.2) on arguments: 4 of 5 are described, and they are flat and few.
+
+    A tool that is much harder to call than another one loses to it, so nobody is asked for more than two.
+    """
+    for tool in listed:
+        fields: Json = tool["inputSchema"]["properties"]
+        described = [name for name, field in fields.items() if field.get("description")]
+        assert len(described) >= 0.8 * len(fields), (tool["name"], set(fields) - set(described))
+        assert len(tool["inputSchema"].get("required", [])) <= 2
+        for name, field in fields.items():
+            assert field["type"] in {"string", "integer", "number", "boolean"}, name
+
+
 @pytest.mark.parametrize("era", [HANDSHAKE, STATELESS])
 def test_the_whole_list_as_it_goes_over_standard_output_is_short(era: str, place: Place) -> None:
     with Server(place.arguments, place.environ, era=era) as server:

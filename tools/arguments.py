@@ -43,7 +43,11 @@ SessionId = Annotated[
 ]
 ProjectId = Annotated[
     str,
-    Field(pattern=_UUID, json_schema_extra={"format": "uuid"}),
+    Field(
+        pattern=_UUID,
+        description="From bilt_list_projects.",
+        json_schema_extra={"format": "uuid"},
+    ),
     AfterValidator(str.lower),
 ]
 WorkflowId = ProjectId

@@ -43,9 +43,9 @@ async def bilt_cancel_workflow(
     """Stop the session's workflow for good.
 
     Use it when the user wants a build or deployment stopped; for important ones ask the user first. It answers when
-    every process that the workflow had started is verified dead (stopped.verified), usually within 0.1 s; then nothing
-    of it can deploy, complete or come back. Partial changes may remain; start again with
-    bilt_send_message. If it is over already this fails with "Cannot cancel workflow".
+    every process that the workflow had started is verified dead (stopped.verified); then nothing of it can deploy,
+    complete or come back. Partial changes may remain; start again with bilt_send_message. If it is over already this
+    fails with "Cannot cancel workflow".
     """
     desk = await desk_of(ctx)
     if dry_run and (seen := await _dry_run(desk, session_id)) is not None:

@@ -14,9 +14,11 @@ from .results import ProjectResult, project_result
 
 async def bilt_create_project(
     ctx: ToolContext,
-    name: Annotated[str, Field(max_length=255, pattern=NAME)],
-    description: Annotated[Text, Field(max_length=1000)] = "",
-    visibility: Literal["PUBLIC", "PRIVATE"] = "PUBLIC",
+    name: Annotated[str, Field(max_length=255, pattern=NAME, description="Its folder's too.")],
+    description: Annotated[Text, Field(max_length=1000, description="For people.")] = "",
+    visibility: Annotated[
+        Literal["PUBLIC", "PRIVATE"], Field(description="Noted, not enforced.")
+    ] = "PUBLIC",
 ) -> ProjectResult:
     """Create a project: a folder with a starter bilt.toml that runs. 10 an hour.
 

@@ -28,14 +28,10 @@ def _arm(success: type[Result]) -> Schema:
 
 
 def _brief(table: Schema) -> Schema:
-    """Fields that are always there are named once; those that are plain strings need no more than that."""
+    """Fields that are always there; those that are plain strings are only named. What may be missing is not told."""
     required: list[str] = table["required"]
-    fields = {name: _plain(field) for name, field in table["properties"].items()}
-    typed = {
-        name: field
-        for name, field in fields.items()
-        if name not in required or field != {"type": "string"}
-    }
+    fields = {name: _plain(table["properties"][name]) for name in required}
+    typed = {name: field for name, field in fields.items() if field != {"type": "string"}}
     return {"required": required, "properties": typed} if typed else {"required": required}
 
 
