@@ -7,8 +7,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .identity import code_identity
     from .local import LocalEngine
+    from .span_sender import SpanSender
+    from .tracing import trace_settings
 
-__all__ = ["LocalEngine", "code_identity"]
+__all__ = ["LocalEngine", "SpanSender", "code_identity", "trace_settings"]
 
 
 def __getattr__(name: str) -> object:
@@ -20,4 +22,12 @@ def __getattr__(name: str) -> object:
         from .local import LocalEngine
 
         return LocalEngine
+    if name == "SpanSender":
+        from .span_sender import SpanSender
+
+        return SpanSender
+    if name == "trace_settings":
+        from .tracing import trace_settings
+
+        return trace_settings
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from uuid import uuid4
@@ -42,6 +42,7 @@ from .environment import capture_environment, missing_secrets
 from .identity import code_identity
 from .new_project import make_project
 from .run_folder import RunFolder
+from .tracing import trace_settings, without_telemetry
 from .workflow_file import load
 
 log = logging.getLogger(__name__)
@@ -80,12 +81,15 @@ class LocalEngine:
         environ: Mapping[str, str],
         idle_seconds: float = IDLE_SECONDS,
         projects: Path | None = None,
+        trace_context: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
+        """`trace_context` tells the place of the current call in its trace, as `tracing.Place.variables`."""
         self._store = store
         self._location = location
         self._environ = dict(environ)
         self._idle_seconds = idle_seconds
         self._projects = projects or location.folder / "projects"
+        self._trace_context = trace_context
         self._asked = -ASK_SECONDS
 
     async def prepare(self, project: Project, message: str) -> Prepared:
@@ -134,7 +138,11 @@ class LocalEngine:
         try:
             folder = self._folder(prepared.workflow_id)
             secrets = sorted({name for step in steps for name in step.secrets})
-            folder.create(capture_environment(steps, self._environ), secrets)
+            trace = {
+                "context": dict(self._trace_context()),
+                "settings": trace_settings(self._environ),
+            }
+            folder.create(capture_environment(steps, self._environ), secrets, trace)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise (StoreFull if full else StoreUnavailable)(
@@ -245,7 +253,7 @@ class LocalEngine:
                         stdout=errors,
                         stderr=errors,
                         cwd=self._location.folder,
-                        env={k: v for k, v in self._environ.items() if not k.startswith("BILT_")},
+                        env=without_telemetry(self._environ),
                         start_new_session=True,
                         pass_fds=(starting,),
                     )

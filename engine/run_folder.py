@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from bilt_mcp.state import StoreLocation
 
@@ -43,14 +44,19 @@ class RunFolder:
         """Where steps leave what shall be kept."""
         return self.path / "artifacts"
 
-    def create(self, environment: Mapping[str, str], secrets: Sequence[str]) -> None:
+    def create(
+        self,
+        environment: Mapping[str, str],
+        secrets: Sequence[str],
+        trace: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
         """Make the folder and keep the environment, durably: the workflow may start after a power cut.
 
-        `secrets` names the variables whose values must never be shown.
+        `secrets` names the variables whose values must never be shown; `trace` is what `trace` returns.
         """
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kept = json.dumps({"environment": dict(environment), "secrets": list(secrets)})
-        _write_private(self._open, [kept], durable=True)
+        kept = {"environment": dict(environment), "secrets": list(secrets), "trace": trace or {}}
+        _write_private(self._open, [json.dumps(kept)], durable=True)
 
     def discard(self) -> None:
         """Remove everything: the workflow was not accepted."""
@@ -61,6 +67,11 @@ class RunFolder:
         """The kept environment, or None when it is not (fully) there."""
         kept = self._kept()
         return None if kept is None else kept["environment"]
+
+    def trace(self) -> dict[str, dict[str, str]]:
+        """`context`, the trace's variables where the workflow was started, and `settings` for its spans, if any."""
+        kept = self._kept()
+        return {} if kept is None else kept.get("trace", {})
 
     def write_message(self, message: str) -> None:
         """Write the message's file and make room for artifacts."""
@@ -91,9 +102,9 @@ class RunFolder:
         """Forget the environment: the workflow is final."""
         self._open.unlink(missing_ok=True)
 
-    def _kept(self) -> dict[str, dict[str, str]] | None:
+    def _kept(self) -> dict[str, Any] | None:
         try:
-            kept: dict[str, dict[str, str]] = json.loads(self._open.read_text("utf-8"))
+            kept: dict[str, Any] = json.loads(self._open.read_text("utf-8"))
         except (OSError, ValueError):
             return None
         return kept

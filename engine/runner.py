@@ -38,6 +38,7 @@ from .run_folder import RunFolder
 from .safe_text import Redactor, clean
 from .step_attempt import Ended, NotRunning, StepAttempt
 from .step_process import StepResult
+from .step_spans import StepSpans, WorkflowSpans
 from .workflow_step import Step
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Runner:
         folder: RunFolder,
         keepers: KeeperPool,
         revive: tuple[str, ...],
+        spans: StepSpans | None = None,
     ) -> None:
         self._store = store
         self._claim = claim
@@ -66,6 +68,7 @@ class Runner:
         self._keepers = keepers
         self._revive = revive
         self._environment: dict[str, str] = {}
+        self._spans: WorkflowSpans = (spans or StepSpans()).of(claim, folder.trace())
         self._deadline: float | None = None
         self._attempt: StepAttempt | None = None
         self._last: Ended | None = None
@@ -201,6 +204,7 @@ class Runner:
         raise AssertionError("unreachable")
 
     async def _run_attempt(self, step: Step, number: int) -> Ended:
+        span = self._spans.begin(step, number)
         attempt = StepAttempt(
             self._store,
             self._claim,
@@ -209,6 +213,7 @@ class Runner:
             self._environment,
             self._folder,
             self._revive,
+            span.variables,
         )
         self._attempt, self._last = attempt, None
         if self._cancelled:
@@ -217,6 +222,9 @@ class Runner:
             ended = await attempt.run(self._keepers, self._limit(step), self._report_survivors)
         finally:
             self._attempt = None
+        span.end(
+            ended, "cancelled" if self._cancelled else "interrupted" if self._interrupted else ""
+        )
         if self._cancelled:
             self._last = ended
             self._dead.set()

@@ -54,6 +54,7 @@ from .processes import ProcessId, Remains, Swept, become_subreaper, identify, sw
 from .run_folder import RunFolder, step_file_name
 from .runner import Runner
 from .step_log import pids_path
+from .step_spans import StepSpans
 
 log = logging.getLogger("bilt_mcp.worker")
 
@@ -63,6 +64,8 @@ LOOK_SECONDS = 1.0
 LEAST_PLACES = 16
 """Workflows at once where nobody says otherwise: steps mostly wait, and one that is pending seems to hang."""
 MAX_LOG_BYTES = 1_048_576
+FINISH_SECONDS = 2.0
+"""How long a worker that leaves tries to send its last spans."""
 PREPARED_SECONDS = 3600.0
 """After this time what was prepared and not accepted is somebody's crash."""
 
@@ -70,13 +73,20 @@ PREPARED_SECONDS = 3600.0
 class Worker:
     """The life of one worker, under one epoch."""
 
-    def __init__(self, store: SessionStore, location: StoreLocation, idle_seconds: float) -> None:
+    def __init__(
+        self,
+        store: SessionStore,
+        location: StoreLocation,
+        idle_seconds: float,
+        spans: StepSpans | None = None,
+    ) -> None:
         self._store = store
         self._location = location
         self._idle_seconds = idle_seconds
         self._places = 0
         self._runners: dict[str, Runner] = {}
         self._keepers = KeeperPool()
+        self._spans = spans or StepSpans()
         self._looked = self._stopping = False
         self._epoch = 0
 
@@ -233,7 +243,7 @@ class Worker:
                 return
             folder = RunFolder(self._location, claim.workflow_id)
             revive = revival(self._location, self._idle_seconds)
-            runner = Runner(self._store, claim, folder, self._keepers, revive)
+            runner = Runner(self._store, claim, folder, self._keepers, revive, self._spans)
             self._runners[claim.workflow_id] = runner
             tasks.start_soon(self._run, claim.workflow_id, runner)
 
@@ -311,10 +321,12 @@ def _age(path: Path) -> float:
         return 0.0
 
 
-async def serve(location: StoreLocation, idle_seconds: float, starting: int | None) -> None:
+async def serve(
+    location: StoreLocation, idle_seconds: float, starting: int | None, spans: StepSpans
+) -> None:
     """Open the store, take over, and only then let others try to start a worker."""
     async with SqliteStore(location) as store:
-        worker = Worker(store, location, idle_seconds)
+        worker = Worker(store, location, idle_seconds, spans)
         await worker.take_over()
 
         def ready() -> None:
@@ -344,10 +356,14 @@ def main(arguments: list[str]) -> int:
     database, folder, idle_seconds, patience_seconds, *rest = arguments
     location = StoreLocation(Path(database), Path(folder))
     _log_to(location.worker_log)
-    if _lock(location, float(patience_seconds)) is None:
+    lock = _lock(location, float(patience_seconds))
+    if lock is None:
         return 0
     become_subreaper()
-    anyio.run(serve, location, float(idle_seconds), int(rest[0]) if rest else None)
+    spans = StepSpans()
+    anyio.run(serve, location, float(idle_seconds), int(rest[0]) if rest else None, spans)
+    os.close(lock)  # the next worker need not wait for an endpoint that does not answer
+    spans.finish(FINISH_SECONDS)
     return 0
 
 

@@ -17,6 +17,7 @@ from bilt_mcp.tools import Desk, Office, build_tools, call
 
 from .config import Config
 from .sealing import request_state_security
+from .tracing import trace_context
 
 if TYPE_CHECKING:
     from bilt_mcp.state import SqliteStore
@@ -84,7 +85,12 @@ class BiltOffice:
             root = config.project
             project = await store.open_project(config.account, str(root), root.name or "root")
             engine = LocalEngine(
-                store, location, config.environ, config.worker_idle_seconds, config.projects
+                store,
+                location,
+                config.environ,
+                config.worker_idle_seconds,
+                config.projects,
+                trace_context,
             )
             self._desk = Desk(store, engine, config.account, project, config.terminal)
         return self._desk

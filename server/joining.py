@@ -169,7 +169,9 @@ class _Search:
         idle = self._asked.environ.get("BILT_WORKER_IDLE", "")
         module = f"{__package__}.resident"
         command = [sys.executable, "-P", "-m", module, self._folder, self._asked.identity]
-        environ = {n: v for n, v in self._asked.environ.items() if not n.startswith("BILT_")}
+        given = self._asked.environ.items()
+        # It serves others too, and each says for himself what he wants, and where his spans go.
+        environ = {n: v for n, v in given if not n.startswith(("BILT_", "OTEL_"))}
         child = os.fork()
         if child:
             os.close(log)

@@ -20,6 +20,7 @@ from .config import Config, ConfigError
 from .connection import Connection, Line
 from .frames import Frames, NotAFrame, frame, unpack
 from .joining import is_ours
+from .tracing import traced
 
 log = logging.getLogger("bilt_mcp.server")
 
@@ -174,5 +175,6 @@ class Residence:
         server = create_server(
             config, stores=self._stores, tools=self._tools, key_of=connection.key_of
         )
-        await end.answer_hello(True)
-        await connection.run(server)
+        async with traced(config.environ):
+            await end.answer_hello(True)
+            await connection.run(server)

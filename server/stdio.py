@@ -8,6 +8,7 @@ from .app import create_server
 from .config import Config
 from .connection import Connection, Line
 from .relay import Backlog
+from .tracing import traced
 from .wire import Wire
 
 
@@ -45,4 +46,5 @@ async def serve_stdio(config: Config, backlog: Backlog | None = None) -> None:
     """Serve MCP on descriptors 0 and 1 until the input ends, and what is left in the backlog first."""
     backlog = backlog or Backlog("")
     connection = Connection(StandardStreams(backlog), backlog.connection)
-    await connection.run(create_server(config, key_of=connection.key_of))
+    async with traced(config.environ):
+        await connection.run(create_server(config, key_of=connection.key_of))
