@@ -2,91 +2,36 @@
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from bilt_mcp.engine import SpanSender
-from bilt_mcp.engine.span_sender import UnfitSettings
-
-from .support.otlp import Collector, Sent, collector
-from .support.places import Place, is_held, residents
+from .support.otlp import Collector, collector
+from .support.places import Place, residents
 from .support.places import place as place  # a fixture
 from .support.places import resident as resident  # a fixture
-from .support.rpc import PATIENCE, STATELESS, Json, Server
+from .support.rpc import STATELESS, Server
+from .support.traced import (
+    LONG,
+    TELL,
+    asking,
+    read,
+    running,
+    said,
+    sending_call,
+    started,
+    worker_of,
+)
+from .support.traced import collected as collected  # a fixture
 
 SERVER_KIND, INTERNAL_KIND = 2, 1
 SECRET = "s3cret-Value-42"
 CLIENT_TRACE = "0af7651916cd43dd8448eb211c80319c"
 CLIENT_PARENT = f"00-{CLIENT_TRACE}-b7ad6b7169203331-01"
-TELL = """
-[[step]]
-name = "tell"
-run = 'echo "printed-by-the-step parent=$TRACEPARENT state=$TRACESTATE"'
-secrets = ["TOKEN"]
-"""
-LONG = '[[step]]\nname = "build"\nrun = "echo begun; sleep 1000"\n'
-
-
-@pytest.fixture
-def collected() -> Iterator[Collector]:
-    with collector() as found:
-        yield found
-
-
-def asking(place: Place, endpoint: str, **more: str) -> dict[str, str]:
-    """The variables of a client that wants spans."""
-    return {**place.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **more}
-
-
-def started(client: Server, *, wait: bool = True, message: str = "go", **more: object) -> Json:
-    session_id = client.call("bilt_get_session")["session_id"]
-    return client.call(
-        "bilt_send_message",
-        session_id=session_id,
-        message=message,
-        wait_for_response=wait,
-        **more,
-    )
-
-
-def said(client: Server, session_id: str) -> str:
-    messages = client.call("bilt_get_messages", session_id=session_id, limit=100)["messages"]
-    return "\n".join(message["content"] for message in messages)
-
-
-def until(reached: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not reached():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
-
-
-def running(client: Server, started: Json) -> None:
-    ids = {name: started[name] for name in ("session_id", "workflow_id")}
-
-    def begun() -> bool:
-        found = client.call("bilt_get_messages", variant="log", **ids)["messages"]
-        return any("begun" in message["content"] for message in found)
-
-    until(begun, "the step runs")
-
-
-def sending_call(collected: Collector) -> Sent:
-    (call,) = collected.wait("tools/call bilt_send_message")
-    return call
-
-
-# -- one trace -------------------------------------------------------------------------------------
 
 
 def test_a_step_is_a_child_of_the_call_that_started_it_and_its_tools_go_on_below(
@@ -251,23 +196,6 @@ def test_each_client_s_spans_go_where_its_own_variables_say(place: Place, tmp_pa
     assert plain_call["workflow_id"].encode() not in ones.raw + twos.raw
 
 
-def worker_of(place: Place) -> int:
-    wanted = {b"bilt_mcp.engine.worker", os.fsencode(place.location.database)}
-    (found,) = (
-        int(name)
-        for name in filter(str.isdigit, os.listdir("/proc"))
-        if wanted <= set(read(Path(f"/proc/{name}/cmdline")).split(b"\0"))
-    )
-    return found
-
-
-def read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
 def test_whoever_says_no_sends_nothing(place: Place, collected: Collector) -> None:
     noes = {
         "OTEL_SDK_DISABLED": "TRUE",
@@ -298,122 +226,3 @@ def test_without_these_variables_nothing_of_the_sdk_is_loaded(place: Place) -> N
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=dict(place.environ), capture_output=True, check=True)
     assert done.stdout == b"[]\n"
-
-
-@pytest.mark.parametrize(
-    ("setting", "told"),
-    [
-        ("OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "only http/protobuf"),
-        ("OTEL_EXPORTER_OTLP_TIMEOUT=soon", "OTEL_EXPORTER_OTLP_TIMEOUT"),
-        ("OTEL_EXPORTER_OTLP_COMPRESSION=zip", "_COMPRESSION"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT=localhost:4318", "does not begin with http"),
-        ("OTEL_TRACES_SAMPLER=mine", "OTEL_TRACES_SAMPLER is 'mine'"),
-    ],
-)
-def test_a_setting_that_cannot_be_used_is_named(setting: str, told: str) -> None:
-    name, _, value = setting.partition("=")
-    with pytest.raises(UnfitSettings, match=re.escape(told)):
-        SpanSender({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", name: value})
-
-
-@pytest.mark.parametrize(
-    ("missing", "told"),
-    [(True, b'install "bilt-mcp[otel]"'), (False, b"only http/protobuf is")],
-    ids=["not installed", "unfit settings"],
-)
-def test_what_cannot_be_done_is_told_once_and_everything_else_works(
-    place: Place, tmp_path: Path, resident: str, missing: bool, told: bytes
-) -> None:
-    hook = tmp_path / "without"
-    hook.mkdir()
-    if missing:  # in every Python that is started
-        (hook / "sitecustomize.py").write_text(
-            "import sys\nsys.modules['opentelemetry.sdk'] = None\n"
-        )
-    path = os.pathsep.join(filter(None, [str(hook), place.environ.get("PYTHONPATH")]))
-    more = {} if missing else {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
-    environ = asking(place, nobody(), PYTHONPATH=path, BILT_RESIDENT=resident, **more)
-    with Server(place.arguments, environ) as client:
-        assert started(client)["status"] == "completed"
-        until(lambda: told in client.stderr, f"{told!r} is told")
-    assert client.stderr.count(told) == client.stderr.count(b"\n") == 1
-
-
-# -- nothing waits for it --------------------------------------------------------------------------
-
-
-def nobody() -> str:
-    """An address at which nothing listens."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{held.getsockname()[1]}"
-
-
-@pytest.mark.parametrize("dead", ["refuses", "hangs"])
-def test_a_dead_endpoint_delays_no_step_no_cancel_and_no_end(
-    place: Place, resident: str, dead: str
-) -> None:
-    place.workflow(
-        "[[step]]\nname = 'one'\nrun = 'true'\n[[step]]\nname = 'two'\nrun = 'true'\n"
-        + LONG.replace("build", "long")
-    )
-    with collector(hangs=True) as hanging:
-        endpoint = hanging.endpoint if dead == "hangs" else nobody()
-        # Whoever waited for an export would wait for longer than this test may take.
-        patient = {"OTEL_EXPORTER_OTLP_TIMEOUT": "1000", "BILT_RESIDENT": resident}
-        with Server(place.arguments, asking(place, endpoint, **patient)) as client:
-            begun = started(client, wait=False)
-            running(client, begun)
-            session_id = begun["session_id"]
-            if dead == "hangs":
-                hanging.wait_asked()
-            cancelled = client.call("bilt_cancel_workflow", session_id=session_id)
-            assert cancelled["stopped"]["verified"]
-            os.kill(worker_of(place), signal.SIGTERM)
-            until(lambda: not is_held(place.location.lock), "the next worker may come")
-            again = started(client, wait=False)
-            assert again["workflow_started"]
-            running(client, again)
-            client.end_input()
-            assert client.exit_code() == 0
-
-
-def test_a_worker_that_is_killed_loses_a_span_and_nothing_else(
-    place: Place, collected: Collector
-) -> None:
-    place.workflow(LONG)
-    with Server(place.arguments, asking(place, collected.endpoint)) as client:
-        begun = started(client, wait=False)
-        running(client, begun)
-        session_id = begun["session_id"]
-        os.kill(worker_of(place), signal.SIGKILL)
-        until(
-            lambda: client.call("bilt_get_session", session_id=session_id)["status"] == "failed",
-            "it is told",
-        )
-        failure = client.call("bilt_get_session", session_id=session_id)["failure"]
-        assert failure["code"] == "worker_lost"
-        place.workflow(TELL.replace('["TOKEN"]', "[]"))
-        assert started(client)["status"] == "completed"
-        collected.wait("step tell")
-    assert [s.name for s in collected.spans if s.name.startswith("step")] == ["step tell"]
-
-
-def test_a_worker_that_leaves_sends_what_it_has(place: Place, collected: Collector) -> None:
-    place.workflow(LONG)
-    with Server(place.arguments, asking(place, collected.endpoint)) as client:
-        begun = started(client, wait=False)
-        running(client, begun)
-        os.kill(worker_of(place), signal.SIGTERM)
-        (step,) = collected.wait("step build")
-    assert step.attributes["bilt.outcome"] == "interrupted"
-    assert step.is_error
-
-
-def test_a_server_that_leaves_sends_what_it_has(
-    place: Place, collected: Collector, resident: str
-) -> None:
-    environ = asking(place, collected.endpoint, BILT_RESIDENT=resident)
-    with Server(place.arguments, environ) as client:
-        client.call("bilt_get_session")
-    collected.wait("tools/call bilt_get_session")

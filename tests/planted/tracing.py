@@ -5,6 +5,7 @@ from __future__ import annotations
 from .plant import Plant, plant, within
 
 TRACING = "test_tracing.py::test_"
+TROUBLE = "test_tracing_trouble.py::test_"
 
 PLANTS: tuple[Plant, ...] = (
     plant(
@@ -41,13 +42,13 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "a worker that leaves forgets its last spans",
-        within("engine/worker.py", TRACING + "a_worker_that_leaves_sends_what_it_has"),
+        within("engine/worker.py", TROUBLE + "a_worker_that_leaves_sends_what_it_has"),
         "    spans.finish(FINISH_SECONDS)\n",
         "",
     ),
     plant(
         "a span that cannot be sent keeps the next worker waiting",
-        within("engine/worker.py", TRACING + "a_dead_endpoint_delays_no_step_no_cancel_and_no_end"),
+        within("engine/worker.py", TROUBLE + "a_dead_endpoint_delays_no_step_no_cancel_and_no_end"),
         "    os.close(lock)  # the next worker need not wait for an endpoint that does not answer\n"
         "    spans.finish(FINISH_SECONDS)\n",
         "    spans.finish(1000)\n    os.close(lock)\n",
