@@ -6,7 +6,9 @@ A client's word that its user said yes is believed: nobody else could know. What
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -142,17 +144,25 @@ def test_no_forged_answer_counts_in_the_era_without_a_handshake(place: Place) ->
         until((place.project / "shipped").exists, "the step runs")
 
 
-def test_a_state_of_another_connection_is_no_question_of_this_one(place: Place) -> None:
+def test_a_question_that_another_store_has_put_is_none_of_this_one(
+    place: Place, tmp_path: Path
+) -> None:
+    """The same ids in both, as a copy has them: only what seals the question differs."""
     place.workflow(ASKING)
-    with (
-        Server(place.arguments, place.environ, era=STATELESS) as one,
-        Server(place.arguments, place.environ, era=STATELESS) as two,
-    ):
-        at = gate_of(one)
-        with unmoved(place, one, at):
-            asked = modern(one, at, CAN_ASK)["result"]
+    with Server(place.arguments, place.environ, era=STATELESS) as client:
+        at = gate_of(client)
+        store = tmp_path / "copied"
+        store.mkdir(0o700)
+        there = ("--project", str(place.project), "--store", str(store))
+        environ = {**place.environ, "BILT_RESIDENT": "0"}
+        with unmoved(place, client, at):
+            with contextlib.closing(sqlite3.connect(place.location.database)) as database:
+                database.execute("VACUUM INTO ?", [str(store / place.location.database.name)])
+            with Server(there, environ, era=STATELESS) as other:
+                asked = modern(other, at, CAN_ASK)["result"]
+                assert asked["resultType"] == "input_required"
             forged: Json = {"inputResponses": {KEY: YES}, "requestState": asked["requestState"]}
-            assert error_of(modern(two, at, CAN_ASK, forged))
+            assert error_of(modern(client, at, CAN_ASK, forged))
 
 
 def test_no_forged_answer_counts_in_the_era_of_the_handshake(place: Place) -> None:
