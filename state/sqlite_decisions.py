@@ -195,7 +195,8 @@ def run_again(
 
 def because(reason: str | None) -> str:
     """The end of an entry of the history."""
-    return f" Reason: {reason}" if reason else ""
+    # On one line: a new one would look like an entry of its own.
+    return f" Reason: {' '.join(reason.split())}" if reason else ""
 
 
 def true_state(session: Row, rule: str) -> str:
