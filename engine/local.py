@@ -52,6 +52,8 @@ ANSWER_SECONDS = 0.25
 ASK_SECONDS = 1.0
 """How often those who merely look ask whether the worker lives: that costs as much as the look."""
 
+_asked: dict[Path, float] = {}
+"""When this process asked last, by the worker's lock: for all clients that it serves."""
 _started: list[subprocess.Popen[bytes]] = []
 """The workers that this process has started: they are to outlive it, but whoever has children must collect them."""
 
@@ -90,7 +92,6 @@ class LocalEngine:
         self._idle_seconds = idle_seconds
         self._projects = projects or location.folder / "projects"
         self._trace_context = trace_context
-        self._asked = -ASK_SECONDS
 
     async def prepare(self, project: Project, message: str) -> Prepared:
         """See `tools.Engine.prepare`. The caller's environment is looked at now, once."""
@@ -183,9 +184,10 @@ class LocalEngine:
 
     async def wake(self, *, news: bool = True) -> None:
         """See `tools.Engine.wake`."""
-        if not news and time.monotonic() - self._asked < ASK_SECONDS:
+        asked = _asked.get(self._location.lock, -ASK_SECONDS)
+        if not news and time.monotonic() - asked < ASK_SECONDS:
             return
-        self._asked = time.monotonic()
+        _asked[self._location.lock] = time.monotonic()
         _reap()
         self._ring()
         try:

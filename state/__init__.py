@@ -62,7 +62,7 @@ from .models import (
     iso,
 )
 from .settings import StoreSettings
-from .store import SessionStore
+from .store import SessionStore, Watch
 from .transitions import ACTIVE, CANCELLABLE, FINAL, IDLE, TRANSITIONS, Event, Status, sources
 from .version import IDLE_SECONDS, VERSION
 
@@ -134,6 +134,7 @@ __all__ = [
     "SystemClock",
     "Variant",
     "Visibility",
+    "Watch",
     "Workflow",
     "WorkflowAlreadyActive",
     "WorkflowNotFound",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -20,6 +20,7 @@ from .errors import BiltError, StoreFull, StoreUnavailable
 from .group_commit import BUSY_SECONDS, GroupCommit
 from .hop import Hop
 from .location import StoreLocation
+from .lookout import Key, Lookout, SessionWatch, Told
 from .migrate import migrate, refuse_foreign
 from .reserve import give_up_reserve, is_full
 from .turn import TurnTimeout, WriteTurn
@@ -29,8 +30,6 @@ Row = sqlite3.Row
 
 OLDEST_SQLITE = (3, 37, 0)
 """STRICT tables; RETURNING is older."""
-POLL_SECONDS = 0.02
-URGENT_POLL_SECONDS = 0.002
 CLOSED = "The store is closed."
 TROUBLE = (sqlite3.Error, UnicodeDecodeError, TurnTimeout, OSError)
 """What using the file may raise."""
@@ -44,17 +43,12 @@ class SqliteBase:
         self._clock: Clock = clock or SystemClock()
         self._turn = WriteTurn(location.turn)
         self._hop = Hop()
-        self._writes = GroupCommit(self._turn, self._hop, self._bump)
+        self._lookout = Lookout(self._data_version, self._ask_revisions)
+        self._writes = GroupCommit(self._turn, self._hop, self._lookout.bump)
         self._reserves = 0
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._probe: sqlite3.Connection | None = None
-        self._version = 0
-        self._changes = 0
-        self._changed = anyio.Event()
-        self._hurry = anyio.Event()
-        self._looking = False
-        self._urgent_waiters = 0
 
     async def __aenter__(self) -> Self:
         """Open the file, make or migrate its schema. Raises `StoreUnavailable`."""
@@ -64,7 +58,7 @@ class SqliteBase:
             self._writer = await _open(self._connect_writer)
             self._reader = await _open(self._connect_reader)
             self._probe = _connect(self.location)
-            self._version = self._data_version()
+            self._lookout.open()
         except TROUBLE as error:
             await self._close()
             raise self._unavailable(error) from error
@@ -97,6 +91,7 @@ class SqliteBase:
             if self._probe is not None:
                 stack.callback(self._probe.close)
             self._reader = self._writer = self._probe = None
+            self._lookout.close()
 
     async def _close_writer(self, writer: aiosqlite.Connection) -> None:
         def close(connection: sqlite3.Connection) -> None:
@@ -220,58 +215,35 @@ class SqliteBase:
 
     def changes(self) -> int:
         """See `SessionStore.changes`."""
-        return self._changes
+        return self._lookout.changes()
 
     async def wait_change(self, seen: int, timeout: float, *, urgent: bool = False) -> int:
         """See `SessionStore.wait_change`."""
-        self._urgent_waiters += urgent
-        if urgent:
-            self._hurry.set()
-        try:
-            with anyio.move_on_after(timeout):
-                while self._changes == seen:
-                    # One of those who wait looks for all of them.
-                    await (self._changed.wait() if self._looking else self._look())
-        finally:
-            self._urgent_waiters -= urgent
-        return self._changes
+        return await self._lookout.wait_change(seen, timeout, urgent)
 
-    async def _look(self) -> None:
-        self._looking = True
-        known = self._changes
-        try:
-            while self._changes == known:
-                version = self._data_version()
-                if version != self._version:
-                    self._version = version
-                    self._bump()
-                    return
-                self._hurry = anyio.Event()
-                with anyio.move_on_after(
-                    URGENT_POLL_SECONDS if self._urgent_waiters else POLL_SECONDS
-                ):
-                    await self._hurry.wait()
-        finally:
-            self._looking = False
-            self._wake()  # somebody else must look now
+    def watch(self, account: str, session_id: str) -> SessionWatch:
+        """See `SessionStore.watch`."""
+        return self._lookout.watch(account, session_id)
 
     def nudge(self) -> None:
         """See `SessionStore.nudge`."""
-        self._bump()
+        self._lookout.bump()
 
-    def _bump(self) -> None:
-        self._changes += 1
-        if self._looking:  # whenever somebody waits, one of those who wait looks
-            self._hurry.set()
-            self._wake()
+    def _data_version(self) -> int | None:
+        with contextlib.suppress(sqlite3.Error):
+            if self._probe is not None:
+                return int(self._probe.execute("PRAGMA data_version").fetchone()[0])
+        return None
 
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+    def _ask_revisions(self, keys: Collection[Key], told: Told) -> None:
+        def look(connection: sqlite3.Connection) -> None:
+            found: Mapping[Key, int] | None = None
+            with contextlib.suppress(*TROUBLE):
+                found = _snapshot(partial(revisions, keys), connection)
+            self._hop.back(partial(told, found))
 
-    def _data_version(self) -> int:
-        assert self._probe is not None
-        return int(self._probe.execute("PRAGMA data_version").fetchone()[0])
+        if self._reader is not None:
+            self._hop.there(self._reader, look)
 
 
 async def _open(connect: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
@@ -310,6 +282,22 @@ def _snapshot(work: Callable[[sqlite3.Connection], T], connection: sqlite3.Conne
         return work(connection)
     finally:
         connection.rollback()
+
+
+_TOGETHER = 64
+_REVISIONS = f"SELECT id, account, revision FROM session WHERE id IN ({', '.join('?' * _TOGETHER)})"
+
+
+def revisions(keys: Collection[Key], connection: sqlite3.Connection) -> Mapping[Key, int]:
+    """The revisions of those of these sessions that there are."""
+    ids = [session_id for _, session_id in keys]
+    found: dict[Key, int] = {}
+    for start in range(0, len(ids), _TOGETHER):
+        some = ids[start : start + _TOGETHER]
+        # Always as many places, so that it is planned once.
+        rows = connection.execute(_REVISIONS, [*some, *[None] * (_TOGETHER - len(some))])
+        found.update({(row["account"], row["id"]): row["revision"] for row in rows.fetchall()})
+    return found
 
 
 def one(connection: sqlite3.Connection, sql: str, **values: Any) -> Row | None:

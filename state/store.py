@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from .models import (
@@ -339,6 +340,22 @@ class SessionStore(Protocol):
         """
         ...
 
+    def watch(self, account: str, session_id: str) -> AbstractContextManager[Watch]:
+        """Notice from now on what happens to one session. One look serves all who watch, also at many sessions."""
+        ...
+
     def nudge(self) -> None:
         """Wake everybody who waits in `wait_change` of this store object."""
+        ...
+
+
+class Watch(Protocol):
+    """What `SessionStore.watch` gives: read the session only after it was entered, then ask."""
+
+    async def passed(self, revision: int, timeout: float, *, urgent: bool = False) -> bool:
+        """Return True as soon as the session's revision has passed this one, False after `timeout` seconds.
+
+        "Look again", no more: it may come without cause, and comes when the session is gone or cannot be read. Other
+        sessions' changes wake nobody. `urgent` as in `wait_change`. For one caller at a time.
+        """
         ...

@@ -102,7 +102,7 @@ class SqliteBackend:
         return session_id
 
     def look_rarely(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("bilt_mcp.state.sqlite_base.POLL_SECONDS", 3600.0)
+        monkeypatch.setattr("bilt_mcp.state.lookout.POLL_SECONDS", 3600.0)
 
 
 BACKENDS: Mapping[str, Callable[[Path], Backend]] = {"sqlite": SqliteBackend}

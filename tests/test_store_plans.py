@@ -27,6 +27,7 @@ Verb = Callable[[SqliteStore, Subject, int], Awaitable[Any]]
 
 VERBS: dict[str, Verb] = {
     "a session": lambda s, on, _: s.session(ME, on.session_id),
+    "what is watched": lambda s, on, _: _watched(s, on.session_id),
     "a workflow": lambda s, on, _: s.workflow(ME, on.workflow_id),
     "its status": lambda s, on, _: s.workflow_status(on.workflow_id),
     "the newest messages": lambda s, on, _: s.messages(ME, on.session_id, MessageQuery()),
@@ -50,6 +51,12 @@ VERBS: dict[str, Verb] = {
     "what is hidden": lambda s, _, epoch: s.delete_hidden(epoch),
     "whose files can go": lambda s, _, __: s.pruned(),
 }
+
+
+async def _watched(store: SqliteStore, session_id: str) -> None:
+    with store.watch(ME, session_id) as watch:
+        store.nudge()
+        await watch.passed(0, 60)
 
 
 async def _refused(call: Awaitable[Any]) -> None:

@@ -10,7 +10,7 @@ from .arguments import ProjectId, SessionId
 from .desk import ToolContext, desk_of
 from .registry import ToolSpec
 from .results import SessionResult, session_result
-from .waiting import needs_worker, wait_until
+from .waiting import Beat, needs_worker, wait_until
 
 UNSET = -1
 
@@ -43,7 +43,9 @@ async def bilt_get_session(
         await desk.engine.wake(news=False)
     known = session.revision if after_revision == UNSET else after_revision
     if wait_seconds and session.revision <= known:
-        session = await wait_until(desk, session.id, lambda now: now.revision > known, wait_seconds)
+        session = await wait_until(
+            desk, session.id, lambda now: now.revision > known, wait_seconds, beat=Beat(ctx)
+        )
     return session_result(session, desk.terminal)
 
 

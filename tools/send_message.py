@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import anyio
@@ -13,11 +12,10 @@ from bilt_mcp.state import Caller, Session, Started
 from .arguments import SessionId, Text
 from .desk import Desk, ToolContext, caller_of, desk_of, key_of
 from .registry import ToolSpec
-from .results import StartedResult, session_result
-from .waiting import wait_until
+from .results import StartedResult
+from .waiting import Beat, wait_until
 
 WAIT_SECONDS = 300.0
-BEAT_SECONDS = 5.0
 
 
 async def bilt_send_message(
@@ -54,7 +52,7 @@ async def bilt_send_message(
     status = started.status
     if wait_for_response:
         await wait_until(
-            desk, session_id, lambda now: _answered(now, started), WAIT_SECONDS, beat=_Beat(ctx)
+            desk, session_id, lambda now: _answered(now, started), WAIT_SECONDS, beat=Beat(ctx)
         )
         # By its own id: somebody may have started another one meanwhile.
         status = (await desk.store.workflow(desk.account, started.workflow_id)).status
@@ -103,24 +101,6 @@ def _answered(session: Session, started: Started) -> bool:
     if workflow is None or workflow.id != started.workflow_id:
         return True
     return workflow.final or workflow.status.value == "paused"
-
-
-class _Beat:
-    """Tells the client every few seconds that the call is alive, so that it need not time out."""
-
-    def __init__(self, ctx: ToolContext) -> None:
-        self._ctx = ctx
-        self._next = time.monotonic() + BEAT_SECONDS
-        self._count = 0
-
-    async def __call__(self, session: Session) -> None:
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + BEAT_SECONDS
-        self._count += 1
-        progress = session_result(session).progress
-        told = "" if progress is None else f"{progress.percent} %, {progress.message}"
-        await self._ctx.report_progress(self._count, None, told)
 
 
 TOOL = ToolSpec(

@@ -109,10 +109,10 @@ PLANTS: tuple[Plant, ...] = (
         "foreign = False",
     ),
     plant(
-        "who takes over the look-out is not woken",
-        within("state/sqlite_base.py", "test_store_waiting"),
-        "            self._wake()  # somebody else must look now",
-        "            pass",
+        "who looks for all goes, and nobody looks",
+        within("state/lookout.py", "test_store_waiting"),
+        "        if not self._waiting and not self._watches:\n            self._stop()",
+        "        self._stop()",
     ),
     plant(
         "the store's file is readable by all",
