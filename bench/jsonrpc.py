@@ -39,6 +39,7 @@ class StdioClient:
         self._timeout = timeout
         self._last_id = 0
         self._held = bytearray()
+        self._early: dict[int, dict[str, Any]] = {}
         self.began = now()
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
@@ -73,26 +74,42 @@ class StdioClient:
 
     def request(self, method: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The result of one request; whatever else the server says meanwhile is passed over."""
+        return self._answer(self._ask(method, params))
+
+    def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """The structured content of a tool's answer. Raises `ToolFailed`."""
+        return self.answer(self.begin_call(tool, **arguments), tool)
+
+    def begin_call(self, tool: str, **arguments: Any) -> int:
+        """Call a tool without waiting for its answer; returns what to ask `answer` for."""
+        return self._ask("tools/call", {"name": tool, "arguments": arguments})
+
+    def answer(self, request_id: int, tool: str = "a tool") -> dict[str, Any]:
+        """The structured content of the answer to a call that was begun. Raises `ToolFailed`."""
+        result = self._answer(request_id)
+        if result.get("isError"):
+            raise ToolFailed(f"{tool}: {result['content'][0]['text']}")
+        content: dict[str, Any] = result["structuredContent"]
+        return content
+
+    def _ask(self, method: str, params: Mapping[str, Any] | None) -> int:
         self._last_id += 1
         message: dict[str, Any] = {"jsonrpc": "2.0", "id": self._last_id, "method": method}
         if params is not None:
             message["params"] = params
         self._send(message)
-        while True:
-            answer = json.loads(self._line())
-            if answer.get("id") == self._last_id and "method" not in answer:
-                if "error" in answer:
-                    raise ToolFailed(json.dumps(answer["error"]))
-                result: dict[str, Any] = answer["result"]
-                return result
+        return self._last_id
 
-    def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        """The structured content of a tool's answer. Raises `ToolFailed`."""
-        result = self.request("tools/call", {"name": tool, "arguments": arguments})
-        if result.get("isError"):
-            raise ToolFailed(f"{tool}: {result['content'][0]['text']}")
-        content: dict[str, Any] = result["structuredContent"]
-        return content
+    def _answer(self, request_id: int) -> dict[str, Any]:
+        while request_id not in self._early:
+            found = json.loads(self._line())
+            if "method" not in found and "id" in found:
+                self._early[found["id"]] = found
+        answer = self._early.pop(request_id)
+        if "error" in answer:
+            raise ToolFailed(json.dumps(answer["error"]))
+        result: dict[str, Any] = answer["result"]
+        return result
 
     def _send(self, message: Mapping[str, Any]) -> None:
         self._stdin.write(json.dumps(message).encode() + b"\n")

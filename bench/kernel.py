@@ -73,6 +73,15 @@ def memory_mib(pid: int, field: str = "VmRSS") -> float | None:
     return None
 
 
+def cpu_ns(pid: int) -> int:
+    """How long all threads of a process that live now have been on a core."""
+    found = 0
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            found += int((_read(pid, f"task/{thread}/schedstat").split() or [0])[0])
+    return found
+
+
 def children(pid: int) -> list[int]:
     """The children of all threads of a process."""
     found: list[int] = []

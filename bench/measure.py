@@ -13,6 +13,7 @@ from .rounds_cancel import measure_beside, measure_cancel, measure_start
 from .rounds_first import measure_cold, measure_warm
 from .rounds_output import measure_flood, measure_lines
 from .rounds_store import measure_store
+from .rounds_waiting import measure_waiting
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Rounds:
     lines: int
     flood: int
     deluge: int
+    wakes: int
+    windows: int
+    """Of two seconds each, in which a hundred calls are held."""
     beside: int = 8
     """Builds that run beside."""
     many: int = 1_000_000
@@ -47,6 +51,8 @@ FULL = Rounds(
     lines=80,
     flood=5,
     deluge=3,
+    wakes=80,
+    windows=8,
 )
 QUICK = Rounds(
     warm=10,
@@ -59,6 +65,8 @@ QUICK = Rounds(
     lines=20,
     flood=1,
     deluge=0,
+    wakes=25,
+    windows=3,
     many=100_000,
 )
 SMOKE = Rounds(
@@ -72,6 +80,8 @@ SMOKE = Rounds(
     lines=4,
     flood=1,
     deluge=0,
+    wakes=2,
+    windows=1,
     beside=1,
     many=2_000,
     worker_idle=1.0,
@@ -92,6 +102,8 @@ def measure(names: set[str], count: Rounds) -> list[Row]:
         # Last: meanwhile the worker finds nothing to do and leaves.
         if "store" in names:
             rows["store"] = measure_store(folder, count.store, count.many)
+        if "waiting" in names:
+            rows["waiting"] = measure_waiting(folder, count.wakes, count.windows)
     return [row for name in NAMES if name in rows for row in rows[name]]
 
 
