@@ -27,6 +27,15 @@ from .errors import (
     WorkflowAlreadyActive,
     WorkflowNotFound,
 )
+from .history import (
+    History,
+    IdKind,
+    KeptFile,
+    KeptText,
+    LineRange,
+    StepRun,
+    Withheld,
+)
 from .location import StoreLocation
 from .models import (
     UNNAMED,
@@ -96,9 +105,14 @@ __all__ = [
     "Failure",
     "FailureCode",
     "Halted",
+    "History",
+    "IdKind",
     "IdempotencyKeyReused",
     "InvalidArguments",
     "InvalidWorkflowFile",
+    "KeptFile",
+    "KeptText",
+    "LineRange",
     "LostStep",
     "LostWorkflow",
     "Message",
@@ -125,6 +139,7 @@ __all__ = [
     "SqliteStore",
     "Started",
     "Status",
+    "StepRun",
     "StepTicket",
     "Stopped",
     "StoreFull",
@@ -135,6 +150,7 @@ __all__ = [
     "Variant",
     "Visibility",
     "Watch",
+    "Withheld",
     "Workflow",
     "WorkflowAlreadyActive",
     "WorkflowNotFound",

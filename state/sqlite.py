@@ -27,6 +27,7 @@ from .models import (
 )
 from .sqlite_base import Row, one
 from .sqlite_gates import GateVerbs
+from .sqlite_history import HistoryVerbs
 from .sqlite_lookup import message_page, project_row, session_row, workflow_row
 from .sqlite_projects import ProjectVerbs
 from .sqlite_prune import PruneVerbs
@@ -40,7 +41,7 @@ from .sqlite_worker import WorkerVerbs
 from .transitions import ACTIVE, Status
 
 
-class SqliteStore(GateVerbs, ProjectVerbs, WorkerVerbs, PruneVerbs):
+class SqliteStore(GateVerbs, ProjectVerbs, HistoryVerbs, WorkerVerbs, PruneVerbs):
     """`SessionStore` on one SQLite file. Open it with `async with`."""
 
     async def latest_session(self, account: str, project_id: str) -> Session:

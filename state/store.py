@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from .history import History, IdKind
 from .models import (
     UNNAMED,
     AuditEntry,
@@ -194,6 +195,28 @@ class SessionStore(Protocol):
 
     async def audit(self, account: str, session_id: str) -> Sequence[AuditEntry]:
         """What was decided about the session's workflows, in its order. Raises `SessionNotFound`."""
+        ...
+
+    # -- looking back ----------------------------------------------------------------------------
+
+    async def history(self, account: str, workflow_id: str) -> History:
+        """One workflow with its plan, and every attempt of its steps. Raises `WorkflowNotFound`."""
+        ...
+
+    async def newest_ids(
+        self,
+        account: str,
+        kind: IdKind,
+        *,
+        prefix: str = "",
+        limit: int = 100,
+        session_id: str | None = None,
+        project_id: str | None = None,
+    ) -> Sequence[str]:
+        """The account's ids that begin with `prefix`, in lower case, newest first; none where nothing fits.
+
+        Only those of one session or one project, where it is named.
+        """
         ...
 
     # -- what a worker does ----------------------------------------------------------------------
