@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from uuid import uuid4
@@ -23,7 +23,11 @@ from bilt_mcp.state import (
     Caller,
     DeployState,
     Halted,
+    History,
     InvalidWorkflowFile,
+    KeptFile,
+    KeptText,
+    LineRange,
     NewProject,
     Plan,
     PlannedStep,
@@ -31,6 +35,7 @@ from bilt_mcp.state import (
     Problem,
     Project,
     SessionStore,
+    StepRun,
     Stopped,
     StoreFull,
     StoreLocation,
@@ -40,6 +45,7 @@ from bilt_mcp.state import (
 from .control import ask
 from .environment import capture_environment, missing_secrets
 from .identity import code_identity
+from .kept import KeptReader
 from .new_project import make_project
 from .run_folder import RunFolder
 from .tracing import trace_settings, without_telemetry
@@ -92,6 +98,7 @@ class LocalEngine:
         self._idle_seconds = idle_seconds
         self._projects = projects or location.folder / "projects"
         self._trace_context = trace_context
+        self._kept = KeptReader(location)
 
     async def prepare(self, project: Project, message: str) -> Prepared:
         """See `tools.Engine.prepare`. The caller's environment is looked at now, once."""
@@ -181,6 +188,28 @@ class LocalEngine:
         stopped = Stopped(**said["stopped"])
         # JSON has no enumerations.
         return Halted(said["workflow_id"], replace(stopped, deploy=DeployState(stopped.deploy)))
+
+    # -- what is kept of workflows -----------------------------------------------------------------
+
+    async def read_log(self, history: History, run: StepRun, wanted: LineRange) -> KeptText | None:
+        """See `tools.Engine.read_log`."""
+        return await anyio.to_thread.run_sync(self._kept.log, history, run, wanted)
+
+    def log_mark(self, workflow_id: str, run: StepRun) -> object:
+        """See `tools.Engine.log_mark`."""
+        return self._kept.log_mark(workflow_id, run)
+
+    async def artifacts(self, history: History, most: int) -> Sequence[KeptFile]:
+        """See `tools.Engine.artifacts`."""
+        return await anyio.to_thread.run_sync(self._kept.artifacts, history, most)
+
+    async def read_artifact(
+        self, history: History, path: bytes, wanted: LineRange
+    ) -> KeptText | bytes | None:
+        """See `tools.Engine.read_artifact`."""
+        return await anyio.to_thread.run_sync(self._kept.artifact, history, path, wanted)
+
+    # -- the worker --------------------------------------------------------------------------------
 
     async def wake(self, *, news: bool = True) -> None:
         """See `tools.Engine.wake`."""

@@ -4,6 +4,7 @@ open/<workflow id>.json              only while it is not final: the variables i
 runs/<workflow id>/message.txt       the message (BILT_MESSAGE_FILE)
                    01.1.log          the kept output of step 1, attempt 1, safe to show
                    artifacts/        what the steps leave there (BILT_ARTIFACTS)
+                   artifacts.safe    which of these tell none of the secrets, where there are secrets
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from bilt_mcp.state import StoreLocation
 
+from .artifacts import Artifacts
 from .output import LineReader
 from .safe_text import Redactor
 from .step_log import log_paths, read_log
@@ -80,13 +82,13 @@ class RunFolder:
         _write_private(self.message_file, [message])
 
     def make_logs_safe(self) -> None:
-        """Turn the raw logs into ones that are safe to show. Safe to repeat."""
-        kept = self._kept()
-        secrets = () if kept is None else [kept["environment"].get(n, "") for n in kept["secrets"]]
+        """Turn the raw logs into ones that are safe to show, and see which artifacts are. Safe to repeat."""
+        secrets = self.secrets()
+        redactor = Redactor(secrets or ())
         for head in sorted(self.path.glob("*.head")):
             name = head.name.removesuffix(".head")
             try:
-                self._make_safe(name, Redactor(secrets))
+                self._make_safe(name, redactor)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
                     raise  # it may be possible later
@@ -97,6 +99,15 @@ class RunFolder:
         for pids in self.path.glob("*.pids*"):
             with contextlib.suppress(OSError):
                 pids.unlink(missing_ok=True)
+        if secrets:
+            Artifacts(self.path, redactor).remember_safe()
+
+    def secrets(self) -> list[str] | None:
+        """The values that must never be shown; None when they are forgotten."""
+        kept = self._kept()
+        if kept is None:
+            return None
+        return [kept["environment"].get(name, "") for name in kept["secrets"]]
 
     def forget(self) -> None:
         """Forget the environment: the workflow is final."""

@@ -173,6 +173,21 @@ class Redactor:
         forms = {form for value in secrets for form in _forms(value)}
         self._lines = _Values(form for form in forms if "\n" not in form)
         self._blocks = _Values(form for form in forms if "\n" in form)
+        self._bytes = tuple(form.encode("utf-8", "replace") for form in forms)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no value is looked for."""
+        return not self._bytes
+
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest string that `finds_in` looks for."""
+        return max(map(len, self._bytes), default=1)
+
+    def finds_in(self, data: bytes) -> bool:
+        """Whether a value of a secret stands in the bytes of a file, in any of its forms."""
+        return any(form in data for form in self._bytes)
 
     def redact(self, text: str) -> str:
         """Return `text` with every secret in it replaced by `[redacted]`."""
