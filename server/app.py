@@ -7,15 +7,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio.abc import TaskGroup
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.tools import Tool
-from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, CallToolResult, GetPromptResult, InputRequiredResult
+from mcp_types import CallToolResult, InputRequiredResult
 
 from bilt_mcp.state import VERSION, StoreLocation
 from bilt_mcp.tools import Desk, Office, build_tools, call
 
 from .config import Config
+from .icons import ICON
+from .live import Audience, Live
+from .offers import CACHE_HINTS, offer
 from .sealing import request_state_security
 from .tracing import trace_context
 
@@ -46,6 +49,7 @@ class OpenStores:
         self._opening = anyio.Lock()
         self._open: dict[StoreLocation, SqliteStore] = {}
         self._stack = AsyncExitStack()
+        self.audience = Audience()
 
     async def get(self, location: StoreLocation) -> SqliteStore:
         """The store there. Raises `StoreUnavailable`."""
@@ -68,11 +72,13 @@ class OpenStores:
 class BiltOffice:
     """What one connection needs: its project in a store, opened when the first call asks for it."""
 
-    def __init__(self, config: Config, stores: OpenStores, key_of: KeyOf) -> None:
+    def __init__(self, config: Config, stores: OpenStores, key_of: KeyOf, tasks: TaskGroup) -> None:
+        """`tasks` ends with the connection."""
         self._config = config
         self._stores = stores
         self._desk: Desk | None = None
         self.key_of = key_of
+        self.live = Live(self.desk, stores.audience, tasks)
 
     async def desk(self) -> Desk:
         """See `tools.Office.desk`."""
@@ -92,7 +98,9 @@ class BiltOffice:
                 config.projects,
                 trace_context,
             )
-            self._desk = Desk(store, engine, config.account, project, config.terminal)
+            self._desk = Desk(
+                store, engine, config.account, project, config.terminal, self._stores.audience.count
+            )
         return self._desk
 
 
@@ -118,24 +126,16 @@ class BiltServer(MCPServer[Office]):
                 StoreLocation.of(config.store).sealing_key
             ),
             log_level="WARNING",
+            icons=[ICON],
+            cache_hints=CACHE_HINTS,
         )
+        offer(self._lowlevel_server)
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Office, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
         """Call a tool; every failure is a result, except the protocol's own errors."""
         return await call(self._bilt_tools, name, arguments, context or Context(mcp_server=self))
-
-    async def get_prompt(
-        self,
-        name: str,
-        arguments: dict[str, Any] | None = None,
-        context: Context[Office, Any] | None = None,
-    ) -> GetPromptResult | InputRequiredResult:
-        """A prompt; one that there is not is the caller's error, which the SDK tells with a code of 0."""
-        if not any(prompt.name == name for prompt in await self.list_prompts()):
-            raise MCPError(INVALID_PARAMS, f"Unknown prompt: {name}")
-        return await super().get_prompt(name, arguments, context)
 
 
 def create_server(
@@ -158,7 +158,9 @@ def _lifespan(config: Config, shared: OpenStores | None, key_of: KeyOf) -> Any:
     async def serve(_: MCPServer[Office]) -> AsyncGenerator[Office]:
         stores = shared or OpenStores()
         try:
-            yield BiltOffice(config, stores, key_of)
+            async with anyio.create_task_group() as tasks:
+                yield BiltOffice(config, stores, key_of, tasks)
+                tasks.cancel_scope.cancel()
         finally:
             if shared is None:
                 with anyio.CancelScope(shield=True):

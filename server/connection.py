@@ -24,6 +24,9 @@ LAST_ANSWERS_SECONDS = 0.25
 
 RequestId = str | int
 
+_KEPT = {"initialize", "resources/subscribe", "resources/unsubscribe"}
+"""What whoever serves the connection next must know, once it has been answered."""
+
 
 class Line(NamedTuple):
     """A client's line. Numbers rise, and belong to the line also when it is given to another process."""
@@ -122,7 +125,7 @@ class Connection:
             self._muted.add(message.id)
             return
         self._open[message.id] = line.number
-        if message.method == "initialize":
+        if message.method in _KEPT:
             self._keep.add(message.id)
 
     async def _forget_cancelled(self, message: JSONRPCNotification) -> None:

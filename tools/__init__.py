@@ -1,5 +1,7 @@
 """What a model sees: one tool a file. No SQL, no transport, no processes."""
 
+from typing import TYPE_CHECKING
+
 from mcp.server.mcpserver.tools import Tool
 
 from . import (
@@ -40,6 +42,9 @@ def build_tools() -> dict[str, Tool]:
     return {spec.name: spec.build() for spec in TOOLS}
 
 
+if TYPE_CHECKING:
+    from . import completion, prompts, resources, watching
+
 __all__ = [
     "TOOLS",
     "Desk",
@@ -49,5 +54,18 @@ __all__ = [
     "ToolSpec",
     "build_tools",
     "call",
+    "completion",
+    "prompts",
     "question",
+    "resources",
+    "watching",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # What few clients ask for is loaded by the first who does.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return import_module(f"{__name__}.{name}")

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mcp.server.mcpserver import Context
 
-from bilt_mcp.state import Caller, Halted, NewProject, Prepared, Project, SessionStore
+from bilt_mcp.state import (
+    Caller,
+    Halted,
+    History,
+    KeptFile,
+    KeptText,
+    LineRange,
+    NewProject,
+    Prepared,
+    Project,
+    SessionStore,
+    StepRun,
+)
 
 MAX_NAME = 60
 
@@ -44,6 +56,30 @@ class Engine(Protocol):
         """
         ...
 
+    async def read_log(self, history: History, run: StepRun, wanted: LineRange) -> KeptText | None:
+        """Lines of what an attempt of a step printed, safe to show, also while it runs; None when none is kept.
+
+        Raises `Withheld`.
+        """
+        ...
+
+    def log_mark(self, workflow_id: str, run: StepRun) -> object:
+        """Something that is different when the log of an attempt has changed. Reads no file."""
+        ...
+
+    async def artifacts(self, history: History, most: int) -> Sequence[KeptFile]:
+        """The first `most` files that the workflow's steps left to be kept, by name."""
+        ...
+
+    async def read_artifact(
+        self, history: History, path: bytes, wanted: LineRange
+    ) -> KeptText | bytes | None:
+        """One of them: lines of a text, safe to show, or all of another file; None when there is no such file.
+
+        `path` is below the artifacts folder, as `KeptFile` has it. Raises `Withheld`.
+        """
+        ...
+
     async def wake(self, *, news: bool = True) -> None:
         """See to it that a worker looks at the store: start one when none is alive.
 
@@ -64,6 +100,8 @@ class Desk:
     """The project this server was started for."""
     terminal: str = "bilt-mcp"
     """The program as a person has to call it to reach this store."""
+    listeners: Callable[[str], int] = lambda _: 0
+    """How many listen to the live updates of a session, in this process."""
 
 
 class Office(Protocol):

@@ -59,7 +59,7 @@ async def bilt_send_message(
     return StartedResult(
         session_id=session_id,
         workflow_started=True,
-        subscriber_count=0,
+        subscriber_count=desk.listeners(session_id),
         workflow_id=started.workflow_id,
         status=status.value,
     )
