@@ -78,7 +78,7 @@ def cpu_ns(pid: int) -> int:
     found = 0
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
-            found += int((_read(pid, f"task/{thread}/schedstat").split() or [0])[0])
+            found += int((_read(pid, f"task/{thread}/schedstat").split() or [b"0"])[0])
     return found
 
 
