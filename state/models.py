@@ -240,11 +240,13 @@ class Note:
 
 @dataclass(frozen=True)
 class MessageQuery:
-    """Which messages to read: a page from the newest (`offset`), or onwards from `after`."""
+    """Which messages to read: a page from the newest (`offset`) or back from `before`, or onwards from `after`."""
 
     limit: int = 50
     offset: int = 0
     after: int | None = None
+    before: int | None = None
+    """An id: older ones only, newest first. Without `offset` and `after`."""
     variant: Variant | None = None
     workflow_id: str | None = None
     text: str | None = None
@@ -260,6 +262,10 @@ class MessagePage:
     has_more: bool
     newest_id: int
     """The id of the session's newest message, 0 when it has none."""
+    read_to: int | None = None
+    """Where to read on, if not from the last of `messages`: the last that was compared with the text."""
+    counted: bool = True
+    """Whether `total` is the number of all; else it is of those that this page had to look at: there are more."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from .models import (
 from .sqlite_base import Row, one
 from .sqlite_gates import GateVerbs
 from .sqlite_history import HistoryVerbs
-from .sqlite_lookup import message_page, project_row, session_row, workflow_row
+from .sqlite_lookup import project_row, session_row, workflow_row
+from .sqlite_pages import message_page
 from .sqlite_projects import ProjectVerbs
 from .sqlite_prune import PruneVerbs
 from .sqlite_rows import (

@@ -57,7 +57,11 @@ WORKFLOW_COLUMNS = f"""
 NOT_FINAL = "status NOT IN ('cancelled', 'completed', 'failed')"
 """In the words of the index `workflow_active`: a look for what is not over that lacks them reads every workflow."""
 
-NEWEST_MESSAGE = "SELECT id, ordinal FROM message WHERE session = :session ORDER BY id DESC LIMIT 1"
+NEWEST_MESSAGE = "SELECT id FROM message WHERE session = :session ORDER BY id DESC LIMIT 1"
+
+NTH = """coalesce(m.nth, (
+    SELECT count(*) FROM message AS o WHERE o.session = m.session AND o.variant = m.variant AND o.id <= m.id))"""
+"""The number of message `m` among its session's of the same variant, also where older code wrote it without."""
 
 SESSION_QUERY = f"""
     SELECT s.n AS s_n, s.id AS s_id, s.account, s.revision, s.created_at AS s_created_at, s.updated_at AS s_updated_at,

@@ -32,14 +32,17 @@ from .sqlite_rows import (
     quoted,
     stopped_text,
 )
-from .sqlite_writes import LAST_ORDINAL
+from .sqlite_writes import NEWEST
 from .transitions import Event, Status, sources
 
 _NEEDED = (
     f"SELECT 1 FROM workflow WHERE {NOT_FINAL} AND status IN ('pending', 'running', 'cancelling')"
 )
 _SPEAKS = f"{HELD} AND status IN ('running', 'cancelling')"
-_HEARD = f"SELECT n, session, ({LAST_ORDINAL}) AS last FROM workflow AS w WHERE {_SPEAKS}"
+_HEARD = f"""
+    SELECT w.n, w.session, {NEWEST} FROM (SELECT n, session FROM workflow WHERE {_SPEAKS}) AS w
+    LEFT JOIN message AS m
+        ON m.id = (SELECT id FROM message WHERE session = w.session ORDER BY id DESC LIMIT 1)"""
 
 
 class WorkerVerbs(EndingVerbs):
@@ -284,7 +287,7 @@ class WorkerVerbs(EndingVerbs):
             if not shown and not wrote_output:
                 held = one(c, _HEARD, id=claim.workflow_id, epoch=claim.epoch)
                 if held is not None:
-                    self._append_after(c, held["last"], held["session"], held["n"], notes)
+                    self._append_after(c, held, held["session"], held["n"], notes)
                 return
             row = one(
                 c,

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from .driver import sqlite3
 from .models import Caller, Note
 from .sqlite_base import Row, SqliteBase, one
-from .sqlite_rows import plan_of, quoted
+from .sqlite_rows import NTH, plan_of, quoted
 from .transitions import Event, sources
 
-LAST_ORDINAL = "SELECT ordinal FROM message WHERE session = w.session ORDER BY id DESC LIMIT 1"
-"""How many messages the session of workflow `w` has; NULL when it has none."""
-_LAST_OF_SESSION = LAST_ORDINAL.replace("w.session", "?")
-# Not in one statement with the number that it gets: for that, SQLite fills a table first.
+NEWEST = f"m.ordinal, m.variant, {NTH} AS nth"
+"""What the next message's numbers come from: of `m`, the session's newest message."""
+_NEWEST_OF_SESSION = (
+    f"SELECT {NEWEST} FROM message AS m WHERE m.session = ? ORDER BY m.id DESC LIMIT 1"
+)
+_NTH_OF_VARIANT = f"SELECT {NTH} FROM message AS m WHERE m.session = ? AND m.variant = ? ORDER BY m.id DESC LIMIT 1"
+# Not in one statement with the numbers that it gets: for that, SQLite fills a table first.
 _INSERT = """
-    INSERT INTO message (ordinal, session, workflow, step, side, variant, content, created_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+    INSERT INTO message (ordinal, nth, session, workflow, step, side, variant, content, created_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
 class SharedWrites(SqliteBase):
@@ -103,26 +106,32 @@ class SharedWrites(SqliteBase):
         self, c: sqlite3.Connection, session: int, workflow: int | None, notes: Sequence[Note]
     ) -> None:
         if notes:
-            last = c.execute(_LAST_OF_SESSION, (session,)).fetchall()
-            self._append_after(c, last[0]["ordinal"] if last else None, session, workflow, notes)
+            newest = c.execute(_NEWEST_OF_SESSION, (session,)).fetchall()
+            self._append_after(c, newest[0] if newest else None, session, workflow, notes)
 
     def _append_after(
         self,
         c: sqlite3.Connection,
-        last: int | None,
+        newest: Row | None,
         session: int,
         workflow: int | None,
         notes: Sequence[Note],
     ) -> None:
-        """Append after the session's message with the ordinal `last`, read in the same transaction."""
+        """Append after the session's newest message: `NEWEST` of it, read in the same transaction."""
         now = self._clock.now()
-        c.executemany(
-            _INSERT,
-            [
-                (n, session, workflow, note.step, note.side, note.variant, note.content, now)
-                for n, note in enumerate(notes, (last or 0) + 1)
-            ],
-        )
+        last, nths = 0, dict[str, int]()
+        if newest is not None and newest["ordinal"] is not None:
+            last, nths[newest["variant"]] = newest["ordinal"], newest["nth"]
+        rows: list[tuple[object, ...]] = []
+        for ordinal, note in enumerate(notes, last + 1):
+            variant = note.variant
+            if variant not in nths:
+                found = c.execute(_NTH_OF_VARIANT, (session, variant)).fetchall()
+                nths[variant] = found[0][0] if found else 0
+            nths[variant] += 1
+            said = (note.step, note.side, variant, note.content)
+            rows.append((ordinal, nths[variant], session, workflow, *said, now))
+        c.executemany(_INSERT, rows)
 
     def _touch(self, c: sqlite3.Connection, session: int) -> None:
         # Never backwards, whatever the wall clock does.

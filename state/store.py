@@ -103,6 +103,9 @@ class SessionStore(Protocol):
     async def messages(self, account: str, session_id: str, query: MessageQuery) -> MessagePage:
         """A page of a session's messages. `total` counts what the filters let through, whatever the page.
 
+        It costs the same however long the history is. For that, one call compares a limited number of messages with
+        `query.text`: `read_to` and `counted` of the page say when that ended the look.
+
         Raises `SessionNotFound`, and `WorkflowNotFound` when `query.workflow_id` is not one of this session.
         """
         ...

@@ -108,6 +108,51 @@ def test_raising_the_offset_by_what_came_reads_everything_once_in_answers_that_f
 
 
 @settings(deadline=None)
+@given(
+    contents=st.lists(CONTENTS, max_size=12),
+    max_chars=st.integers(500, 3000),
+    limit=st.integers(1, 12),
+)
+def test_going_back_by_the_cursor_reads_everything_once_in_answers_that_fit(
+    contents: list[str], max_chars: int, limit: int
+) -> None:
+    history = history_of(contents)
+    read: list[int] = []
+    left = history
+    while True:
+        result = within(page_before(left, 0, limit), None, max_chars)
+        text_of(result, max_chars)
+        read += [message.id for message in result.messages]
+        assert (result.next_before > 0) == result.has_more
+        if not result.has_more:
+            break
+        left = [message for message in left if message.id < result.next_before]
+        assert result.next_before == read[-1]
+    assert read == [message.id for message in reversed(history)]
+
+
+@settings(deadline=None)
+@given(
+    contents=st.lists(CONTENTS, max_size=3),
+    max_chars=st.integers(500, 1000),
+    read_to=st.integers(1, 10**15),
+    newest=st.integers(10**15, 10**16),
+    after=st.none() | st.just(0),
+)
+def test_where_a_search_ended_early_is_told_in_an_answer_that_fits(
+    contents: list[str], max_chars: int, read_to: int, newest: int, after: int | None
+) -> None:
+    messages = history_of(contents)
+    page = MessagePage(messages, 10**12, True, newest, read_to=read_to, counted=False)
+    result = within(page, after, max_chars)
+    text_of(result, max_chars)
+    assert (result.has_more, result.total_at_least) == (True, True)
+    cut = len(result.messages) < len(messages)
+    on = result.messages[-1].id if cut else read_to
+    assert (result.next_before, result.next_after) == ((on, newest) if after is None else (0, on))
+
+
+@settings(deadline=None)
 @given(content=CONTENTS, max_chars=st.integers(500, 2000))
 def test_a_message_that_fits_is_whole_and_one_that_does_not_says_what_was_cut(
     content: str, max_chars: int
@@ -204,6 +249,68 @@ async def test_after_and_offset_exclude_each_other(agent: Agent, talk: tuple[str
     assert both == invalid(("offset", told))
     none = await agent.call("bilt_get_messages", session_id=session_id, after=21, offset=0)
     assert ids(none) == [22]
+
+
+@pytest.mark.anyio
+async def test_pages_go_back_from_a_message_too(agent: Agent, talk: tuple[str, Claim]) -> None:
+    session_id, _ = talk
+
+    async def read(**given: Any) -> tuple[list[int], bool, int | None]:
+        found = await agent.call("bilt_get_messages", session_id=session_id, **given)
+        assert (found["total"], found["next_after"]) == (22, 22)
+        return ids(found), found["has_more"], found.get("next_before")
+
+    assert await read(limit=3) == ([22, 21, 20], True, 20)
+    assert await read(limit=3, before=20) == ([19, 18, 17], True, 17)
+    assert await read(limit=3, before=4) == ([3, 2, 1], False, None)
+    assert await read(before=1) == ([], False, None)
+    assert await read(before=0) == ([], False, None)
+    assert await read(before=2**53) == (list(range(22, 0, -1)), False, None)
+    for other in ("after", "offset"):
+        call = {"session_id": session_id, "before": 5, other: 1}
+        told = "cannot be used together with before"
+        assert await agent.call("bilt_get_messages", **call) == invalid((other, told))
+
+
+@pytest.mark.anyio
+async def test_a_text_that_one_look_does_not_find_is_found_by_going_on(
+    agent: Agent, talk: tuple[str, Claim], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id, _ = talk
+    monkeypatch.setattr("bilt_mcp.state.sqlite_pages.LOOK", 8)
+    ask = {"session_id": session_id, "query": "line 2"}  # messages 4 and 22
+    first = await agent.call("bilt_get_messages", **ask)
+    assert (ids(first), first["total"], first["total_at_least"]) == ([22], 1, True)
+    assert (first["has_more"], first["next_before"], first["next_after"]) == (True, 15, 22)
+    second = await agent.call("bilt_get_messages", **ask, before=15)
+    assert (ids(second), second["has_more"], second["next_before"]) == ([], True, 7)
+    third = await agent.call("bilt_get_messages", **ask, before=7)
+    assert (ids(third), third["has_more"], "next_before" in third) == ([4], False, False)
+    read, after = list[int](), 0
+    while True:
+        found = await agent.call("bilt_get_messages", **ask, after=after)
+        read += ids(found)
+        assert found["next_after"] > after
+        after = found["next_after"]
+        if not found["has_more"]:
+            break
+    assert (read, after) == ([4, 22], 22)
+    few = await agent.call("bilt_get_messages", **ask, variant="info")
+    assert (few["total"], few["has_more"], "total_at_least" in few) == (0, False, False)
+
+
+@pytest.mark.anyio
+async def test_who_follows_with_a_filter_looks_at_nothing_twice(
+    agent: Agent, hand: Hand, talk: tuple[str, Claim]
+) -> None:
+    session_id, claim = talk
+    ask = {"session_id": session_id, "variant": "error"}
+    found = await agent.call("bilt_get_messages", **ask, after=0)
+    assert (ids(found), found["next_after"]) == ([], 22)
+    await hand.say(claim, "broken", variant="error")
+    await hand.say(claim, "and on")
+    found = await agent.call("bilt_get_messages", **ask, after=22)
+    assert (ids(found), found["next_after"]) == ([23], 24)
 
 
 @pytest.mark.anyio

@@ -158,6 +158,8 @@ WRONG: tuple[tuple[str, str, object, str], ...] = (
     ("bilt_get_messages", "offset", 2**53 + 1, f"{AT_MOST} 900719"),
     ("bilt_get_messages", "after", -1, f"{AT_LEAST} 0"),
     ("bilt_get_messages", "after", 2**63, f"{AT_MOST} 900719"),
+    ("bilt_get_messages", "before", -1, f"{AT_LEAST} 0"),
+    ("bilt_get_messages", "before", 2**63, f"{AT_MOST} 900719"),
     ("bilt_get_messages", "variant", "warning", "input should be 'info', 'error', 'success'"),
     ("bilt_get_messages", "workflow_id", "w", UUID_TOLD),
     ("bilt_get_messages", "query", "\0", "contains a NUL character"),

@@ -33,6 +33,10 @@ def _absent(value: object) -> bool:
     return value is None
 
 
+def _nothing(value: object) -> bool:
+    return not value
+
+
 class Result(BaseModel):
     """Base of every answer."""
 
@@ -120,6 +124,9 @@ class MessagesResult(Result):
     has_more: bool
     next_after: int
     """Pass as `after` to read on from here."""
+    # Only where they say something. Factories, because a default would be published.
+    next_before: Annotated[int, Field(default_factory=int, exclude_if=_nothing)]
+    total_at_least: Annotated[bool, Field(default_factory=bool, exclude_if=_nothing)]
 
 
 class StoppedResult(Result):
