@@ -282,16 +282,22 @@ class Runner:
             await self._fail(FailureCode.STEP_FAILED, told, step.name)
         elif ended.timed_out:
             told = f"Step {step.name} took too long and was stopped; nothing of it is alive."
-            await self._fail(FailureCode.TIMED_OUT, told, step.name)
+            await self._fail(FailureCode.TIMED_OUT, told, step.name, None, ended.last_lines)
         else:
-            told = f"Step {step.name} failed with {_exit_text(result)}."
-            await self._fail(FailureCode.STEP_FAILED, told, step.name, result.code)
+            told, code = f"Step {step.name} failed with {_exit_text(result)}.", result.code
+            await self._fail(FailureCode.STEP_FAILED, told, step.name, code, ended.last_lines)
 
     async def _fail(
-        self, code: FailureCode, message: str, step: str | None = None, exit_code: int | None = None
+        self,
+        code: FailureCode,
+        message: str,
+        step: str | None = None,
+        exit_code: int | None = None,
+        last_lines: str = "",
     ) -> None:
         failure = Failure(code, message, step, exit_code)
-        notes = [Note(message, "error", step)]
+        told = f"{message} Its last lines:\n{last_lines}" if last_lines else message
+        notes = [Note(told, "error", step)]
         if not await insist(lambda: self._store.fail(self._claim, failure, notes)):
             await self._report_stopped()
 

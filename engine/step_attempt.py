@@ -42,6 +42,8 @@ class Ended:
     result: StepResult
     timed_out: bool
     notes: Sequence[Note]
+    last_lines: str = ""
+    """For whoever looks at failures only."""
 
     @property
     def succeeded(self) -> bool:
@@ -148,7 +150,8 @@ class StepAttempt:
             result = replace(result, survivors=0)
         log = read_log(self._folder.path, self._name) if output.incomplete else b""
         end = log[-END_BYTES:]
-        return Ended(result, timed_out, output.finish(end[end.find(b"\n") + 1 :]))
+        notes = output.finish(end[end.find(b"\n") + 1 :])
+        return Ended(result, timed_out, notes, output.last_lines)
 
     async def _follow(
         self,

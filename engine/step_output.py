@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from bilt_mcp.state import Note
@@ -19,6 +20,8 @@ from .safe_text import Redactor
 
 TAIL_LINES = 40
 """How many of the last lines are said at the end, when the middle was left out."""
+LAST_LINES, LAST_CHARACTERS = 20, 2000
+"""At most so much of the end is told together with a failure."""
 MAX_NOTICES = 100
 """Notices, warnings and errors of one step that become messages of their own."""
 
@@ -35,6 +38,7 @@ class StepOutput:
         self._notices_left = MAX_NOTICES
         self._notes: list[Note] = []
         self._tail: list[str] = []
+        self._newest: deque[str] = deque(maxlen=LAST_LINES)
         self._omitted_lines = 0
         self._dropped_bytes = 0
         self.percent: int | None = None
@@ -64,6 +68,15 @@ class StepOutput:
     def incomplete(self) -> bool:
         """Whether some output came to the log file only."""
         return self._dropped_bytes > 0
+
+    @property
+    def last_lines(self) -> str:
+        """The last lines of what was told, in order."""
+        told = "\n".join("\n".join(self._newest).split("\n")[-LAST_LINES:])
+        if len(told) <= LAST_CHARACTERS:
+            return told
+        end = told[-LAST_CHARACTERS:]
+        return end[end.find("\n") + 1 :]
 
     def finish(self, end_of_log: bytes = b"") -> list[Note]:
         """The last messages; when some output was left out, its last lines (those of `end_of_log`) are among them."""
@@ -117,6 +130,7 @@ class StepOutput:
             self._flush()
             text = command.text.encode()[:MAX_PIECE_BYTES].decode("utf-8", "ignore")
             self._notes.append(Note(text, command.variant, self._step))
+            self._newest.append(text)
             return
         if self._left <= 0:
             self._omitted_lines += 1
@@ -136,4 +150,5 @@ class StepOutput:
         self._notes.append(self._note(piece))
 
     def _note(self, piece: str) -> Note:
+        self._newest.append(piece)
         return Note(piece, "log", self._step)
