@@ -8,7 +8,8 @@ messages at most.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -171,6 +172,10 @@ def _search(
     )
 
 
-def _whole(c: sqlite3.Connection, ids: Iterable[int]) -> Sequence[Message]:
-    sql = f"SELECT {_WHOLE} FROM message AS m WHERE m.id = ?"
-    return tuple(message_of(row) for id_ in ids for row in c.execute(sql, (id_,)).fetchall())
+def _whole(c: sqlite3.Connection, ids: Sequence[int]) -> Sequence[Message]:
+    rows = c.execute(
+        f"""SELECT {_WHOLE} FROM json_each(?) AS wanted CROSS JOIN message AS m ON m.id = wanted.value
+            ORDER BY wanted.key""",
+        (json.dumps(ids),),
+    )
+    return tuple(message_of(row) for row in rows.fetchall())
