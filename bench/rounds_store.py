@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -14,7 +13,6 @@ import anyio
 from bilt_mcp.state import (
     VERSION,
     Claim,
-    MessageQuery,
     Note,
     Plan,
     PlannedStep,
@@ -24,15 +22,14 @@ from bilt_mcp.state import (
     boot_id,
 )
 
-from .figures import Row, Target, percentile, rounds
+from .figures import Row, Target, rounds
 from .kernel import MS, now
+from .rounds_flat import measure_flat
 
 ACCOUNT = "local"
 WRITERS = 16
 CONTENT = "[build] compiled src/components/Basket.tsx in 41 ms, 3 warnings, 0 errors" + " " * 20
 RAW = "sqlite3, WAL and synchronous=FULL: insert of the same row and commit"
-FEW = 1_000
-"""Messages; every tenth has a session of its own, half of all are in the first one."""
 EACH = 4
 """Messages from each of the senders in a round."""
 
@@ -53,7 +50,7 @@ async def _measure(folder: Path, count: int, many: int) -> list[Row]:
             ]
         finally:
             raw.close()
-    return rows + await _flat(folder, count, many)
+    return rows + await measure_flat(folder, count, many)
 
 
 class _Raw:
@@ -130,62 +127,3 @@ async def _sixteen(store: SqliteStore, claim: Claim, count: int) -> Row:
         row.ours.append((now() - began) / MS / EACH)
     row.counts["messages/s"] = round(WRITERS * 1000 / median(row.ours))
     return row
-
-
-async def _flat(folder: Path, count: int, many: int) -> list[Row]:
-    """What a caller, and the worker at every look, asks of a store with `many` messages and of one with few."""
-    locations = [StoreLocation.of(folder / f"store-of-{size}") for size in (FEW, many)]
-    sessions: list[str] = []
-    for location, size in zip(locations, (FEW, many), strict=True):
-        async with SqliteStore(location) as store:
-            await _claims(store, folder, 1)
-        sessions.append(_fill(location, size))
-    asked: dict[str, tuple[str, Callable[[SqliteStore, str], Awaitable[object]]]] = {
-        "page": ("page of 50", lambda s, id_: s.messages(ACCOUNT, id_, MessageQuery(limit=50))),
-        "status": ("status of a session", lambda s, id_: s.session(ACCOUNT, id_)),
-        "total": ("total", lambda s, id_: s.messages(ACCOUNT, id_, MessageQuery(limit=1))),
-        "look": ("a worker's look for work", lambda s, _: s.claim(0)),
-    }
-    rows: list[Row] = []
-    async with SqliteStore(locations[0]) as little, SqliteStore(locations[1]) as much:
-        for name, (what, ask) in asked.items():
-            row = Row(
-                name,
-                f"{what}, of {many:,} messages in {many // 10:,} sessions",
-                f"the same of {FEW:,} in {FEW // 10:,}: how history slows it down",
-                target=Target(ratio=1.2),
-            )
-            for number in rounds(row.what, count):
-                for ours in (True, False) if number % 2 else (False, True):
-                    began = now()
-                    await ask(much if ours else little, sessions[ours])
-                    (row.ours if ours else row.floor).append((now() - began) / MS)
-            row.counts["x p95"] = percentile(row.ours, 95) / percentile(row.floor, 95)
-            rows.append(row)
-    return rows
-
-
-def _fill(location: StoreLocation, messages: int) -> str:
-    """Multiply the one session of a store, and end all workflows; returns the id of the session with half of all."""
-    with contextlib.closing(sqlite3.connect(location.database)) as database, database:
-        database.execute("PRAGMA synchronous = OFF")
-        database.execute("UPDATE workflow SET status = 'completed', finished_at = 1")
-        for table, skip in (("session", {"n", "id"}), ("workflow", {"n", "id", "session"})):
-            names = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
-            same = ", ".join(name for name in names if name not in skip)
-            new = "id, session" if table == "workflow" else "id"
-            number = ", i" if table == "workflow" else ""
-            database.execute(
-                f"""INSERT INTO {table} ({new}, {same})
-                    WITH RECURSIVE more (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM more WHERE i < ?)
-                    SELECT lower(hex(randomblob(16))){number}, {same} FROM more, {table} WHERE n = 1""",
-                (messages // 10,),
-            )
-        database.execute(
-            """INSERT INTO message (ordinal, session, workflow, step, side, variant, content, created_at)
-               WITH RECURSIVE more (i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM more WHERE i < :messages)
-               SELECT i, at, at, 'build', 'ai', 'log', :content, 0
-               FROM (SELECT i, CASE WHEN i % 2 THEN 1 ELSE 1 + i / 2 % (:messages / 10) END AS at FROM more)""",
-            {"messages": messages, "content": CONTENT},
-        )
-        return str(database.execute("SELECT id FROM session WHERE n = 1").fetchone()[0])
