@@ -19,7 +19,7 @@ from bilt_mcp.engine.output import (
     Redactor,
     parse_command,
 )
-from bilt_mcp.engine.step_output import TAIL_LINES, StepOutput
+from bilt_mcp.engine.step_output import LAST_CHARACTERS, LAST_LINES, TAIL_LINES, StepOutput
 
 from .support.text import HOSTILE_TEXT, SECRET, TOKENS, is_forbidden
 
@@ -355,3 +355,28 @@ def test_what_is_said_of_a_flood_is_the_same_however_it_arrives(size: int, most:
     else:
         left_out = next(content for content, _ in said[0] if "left out here" in content)
         assert int(left_out.split()[1]) == len(lines) - 1 - (len(shown) + 1 - TAIL_LINES)
+
+
+@pytest.mark.parametrize("most", [0, 2, 10_000])
+@given(lines=st.lists(st.text(st.sampled_from("ab "), min_size=1, max_size=300), max_size=60))
+@settings(max_examples=50, deadline=None)
+def test_the_last_lines_are_the_newest_that_were_told_and_bounded(
+    lines: list[str], most: int
+) -> None:
+    lines = [f"{number} {line}x" for number, line in enumerate(lines)]
+    output = StepOutput("build", [], most)
+    output.feed("".join(f"{line}\n" for line in lines).encode(), 0)
+    output.finish()
+    last = output.last_lines
+    assert len(last) <= LAST_CHARACTERS
+    kept = last.split("\n") if last else []
+    assert kept == lines[len(lines) - len(kept) :]
+    fits = [n for n in range(LAST_LINES + 1) if len("\n".join(lines[-n:])) < LAST_CHARACTERS]
+    assert len(kept) >= min(len(lines), fits[-1])
+
+
+def test_of_a_last_line_that_is_too_long_its_end_is_told() -> None:
+    output = StepOutput("build", [], 10)
+    output.feed(b"before\n" + b"x" * 3000 + b"end", 0)
+    output.finish()
+    assert output.last_lines == "x" * (LAST_CHARACTERS - 3) + "end"

@@ -12,6 +12,12 @@ PLANTS: tuple[Plant, ...] = (
         "",
     ),
     plant(
+        "a failure comes without the last lines of its step",
+        within("engine/step_attempt.py", "test_failed_build"),
+        "return Ended(result, timed_out, notes, output.last_lines)",
+        "return Ended(result, timed_out, notes)",
+    ),
+    plant(
         "a sweep trusts the environment alone",
         within("engine/processes.py", "test_processes"),
         "                or self._has_brand(pid)\n",
