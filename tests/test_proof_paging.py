@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 
@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from bilt_mcp.state import Claim, MessageQuery, Note, Plan, PlannedStep, SqliteStore
+from bilt_mcp.state import Claim, MessageQuery, Note, Plan, PlannedStep, SqliteStore, Variant
 
 from .store_contract import PROCESS
 from .support.places import open_place
@@ -26,6 +26,8 @@ ACCOUNT = "local"
 """Whom the server takes its caller for."""
 WRITERS = 6
 PLAN = Plan((PlannedStep("build", {}),))
+EVERYTHING = MessageQuery()
+ERRORS = MessageQuery(variant="error")
 Seen = tuple[int, str]
 
 
@@ -54,7 +56,11 @@ class Reader:
 
 
 async def follow(
-    store: SqliteStore, session_id: str, done: Callable[[], bool], seed: float
+    store: SqliteStore,
+    session_id: str,
+    done: Callable[[], bool],
+    seed: float,
+    asked: MessageQuery = EVERYTHING,
 ) -> Reader:
     """Read on through the store until nobody writes any more."""
     reader, draw = Reader(), random.Random(seed)
@@ -62,14 +68,34 @@ async def follow(
         finished = done()
         seen = store.changes()
         limit = draw.choice([1, 7, 50, 100])
-        page = await store.messages(
-            ACCOUNT, session_id, MessageQuery(limit=limit, after=reader.last)
-        )
+        query = replace(asked, limit=limit, after=reader.last)
+        page = await store.messages(ACCOUNT, session_id, query)
         reader.turn([(m.id, m.content) for m in page.messages], limit, page.total, page.has_more)
         if not page.has_more:
-            assert page.newest_id == reader.last
+            assert asked != EVERYTHING or page.newest_id == reader.last
             if finished:
                 return reader
+            await store.wait_change(seen, 1.0)
+
+
+async def search(
+    store: SqliteStore, session_id: str, done: Callable[[], bool], text: str
+) -> list[Seen]:
+    """Read on through those with a text, look by look."""
+    found: list[Seen] = []
+    after = 0
+    while True:
+        finished = done()
+        seen = store.changes()
+        query = MessageQuery(limit=20, after=after, variant="error", text=text)
+        page = await store.messages(ACCOUNT, session_id, query)
+        found += [(m.id, m.content) for m in page.messages]
+        after = found[-1][0] if found else after
+        if page.has_more:
+            after = page.read_to or after
+        elif finished:
+            return found
+        else:
             await store.wait_change(seen, 1.0)
 
 
@@ -90,6 +116,11 @@ def follow_by_tool(
             return reader
 
 
+def variant_of(content: str) -> Variant:
+    """Every third message of a writer is an error."""
+    return "log" if int(content.partition(".")[2]) % 3 else "error"
+
+
 def turns_of(proof: Proof, claim: Claim, elsewhere: Claim) -> tuple[list[Turn], list[list[str]]]:
     """What each writer does, and what it then has written for `claim`."""
     share = proof.size(4800, long=100_000) // WRITERS
@@ -101,7 +132,7 @@ def turns_of(proof: Proof, claim: Claim, elsewhere: Claim) -> tuple[list[Turn], 
         at = 0
         while at < share:
             count = proof.random.randint(1, 4)
-            notes = [Note(content) for content in mine[at : at + count]]
+            notes = [Note(content, variant_of(content)) for content in mine[at : at + count]]
             calls.append(
                 Call("note", (claim, notes), {"wrote_output": proof.random.random() < 0.5})
             )
@@ -127,6 +158,8 @@ async def test_who_reads_on_while_six_processes_write_gets_each_message_once_and
 ) -> None:
     done = Event()
     readers: list[Reader] = []
+    errors: list[Reader] = []
+    searched: list[list[Seen]] = []
     took: list[float] = []
     seeds = [proof.random.random() for _ in range(3)]
 
@@ -140,6 +173,12 @@ async def test_who_reads_on_while_six_processes_write_gets_each_message_once_and
 
     async def read(store: SqliteStore, session_id: str, seed: float) -> None:
         readers.append(await follow(store, session_id, done.is_set, seed))
+
+    async def read_some(store: SqliteStore, asked: MessageQuery, session_id: str) -> None:
+        errors.append(await follow(store, session_id, done.is_set, seeds[0], asked))
+
+    async def read_text(store: SqliteStore, session_id: str) -> None:
+        searched.append(await search(store, session_id, done.is_set, "1."))
 
     async def read_by_tool(server: Server, session_id: str, seed: float) -> None:
         args = server, session_id, done.is_set, seed
@@ -157,12 +196,19 @@ async def test_who_reads_on_while_six_processes_write_gets_each_message_once_and
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(read, store, claim.session_id, seeds[0])
                     tasks.start_soon(read, other, claim.session_id, seeds[1])
+                    of_workflow = replace(ERRORS, workflow_id=claim.workflow_id)
+                    tasks.start_soon(read_some, store, ERRORS, claim.session_id)
+                    tasks.start_soon(read_some, other, of_workflow, claim.session_id)
+                    tasks.start_soon(read_text, other, claim.session_id)
                     tasks.start_soon(read_by_tool, server, claim.session_id, seeds[2])
                     took += await anyio.to_thread.run_sync(write, racers, turns)
             query = MessageQuery(limit=10**6)
             page = await store.messages(ACCOUNT, claim.session_id, query)
     kept = [(m.id, m.content) for m in reversed(page.messages)]
     assert [reader.read == kept for reader in readers] == [True] * 3
+    wrong = [seen for seen in kept[2:] if variant_of(seen[1]) == "error"]
+    assert [reader.read == wrong for reader in errors] == [True] * 2
+    assert searched == [[seen for seen in wrong if "1." in seen[1]]]
     contents = [content for _, content in kept[2:]]  # after what was asked and that it was accepted
     for writer, mine in enumerate(written):
         assert [words for words in contents if words.startswith(f"{writer}.")] == mine

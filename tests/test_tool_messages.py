@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilt_mcp.state import Claim, Message, MessagePage
-from bilt_mcp.tools.get_messages import within
-from bilt_mcp.tools.results import MessagesResult, dumps
+from bilt_mcp.tools.get_messages import _size, within  # pyright: ignore[reportPrivateUsage]
+from bilt_mcp.tools.results import MessageResult, MessagesResult, dumps
 
 from .support.agents import UNKNOWN, Agent, Hand, agent_at, invalid
 from .support.agents import agent as agent  # a fixture, like the next three
@@ -129,6 +129,25 @@ def test_going_back_by_the_cursor_reads_everything_once_in_answers_that_fit(
         left = [message for message in left if message.id < result.next_before]
         assert result.next_before == read[-1]
     assert read == [message.id for message in reversed(history)]
+
+
+@settings(deadline=None)
+@given(
+    content=CONTENTS | st.text(), step=st.none() | st.text(max_size=64), id_=st.integers(1, 2**53)
+)
+def test_what_a_message_takes_is_known_without_writing_it(
+    content: str, step: str | None, id_: int
+) -> None:
+    found = MessageResult(
+        id=id_,
+        side="ai",
+        variant="log",
+        content=content,
+        workflow_id=None,
+        step=step,
+        created_at="T",
+    )
+    assert _size(found) == len(dumps(found.model_dump(mode="json"))) + 1
 
 
 @settings(deadline=None)

@@ -212,7 +212,10 @@ class ProjectsResult(Result):
 
 def dumps(value: Any) -> str:
     """JSON as it stands in a result's text: compact, every character as it is."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _AS_JSON.encode(value)
+
+
+_AS_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def success(result: Result) -> CallToolResult:

@@ -31,8 +31,8 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "reading on leaves out what did not fit",
         within("tools/get_messages.py", "test_proof_paging"),
-        "_next_after(page.messages[: len(kept)], page.newest_id, after)",
-        "_next_after(page.messages, page.newest_id, after)",
+        "read_to = kept[-1].id if kept else 0",
+        "read_to = page.messages[-1].id if kept else 0",
     ),
     plant(
         "a cancelled workflow still asks for a pause",
