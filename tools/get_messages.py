@@ -20,7 +20,7 @@ UNSET = -1
 async def bilt_get_messages(
     ctx: ToolContext,
     session_id: SessionId,
-    limit: Annotated[int, Field(ge=1, le=100)] = 50,
+    limit: Annotated[int, Field(ge=1, le=100, description="At most so many.")] = 50,
     offset: Annotated[int, Field(ge=0, le=MOST, description="Skip the newest.")] = 0,
     after: Annotated[
         int,
