@@ -18,6 +18,7 @@ from mcp.client.stdio import StdioServerParameters
 from bilt_mcp.server.__main__ import main
 from bilt_mcp.state import VERSION
 from bilt_mcp.state.driver import WAL_RESET_BUG
+from bilt_mcp.tools import build_tools
 
 from .support.agents import Agent
 from .support.places import Place, open_place
@@ -35,7 +36,9 @@ from .support.rpc import (
     structured,
 )
 
-TOOLS = ["bilt_get_session", "bilt_send_message", "bilt_get_messages", "bilt_cancel_workflow"]
+TOOLS = list(build_tools())
+LOOP = TOOLS[:4]
+"""What every agent needs, and the server's instructions teach."""
 FINAL = {"completed", "failed", "cancelled"}
 
 LONG = """
@@ -141,14 +144,14 @@ def test_the_handshake_tells_who_answers_and_how_to_use_it(shared: Server) -> No
     assert hello["protocolVersion"] == HANDSHAKE
     assert hello["serverInfo"]["name"] == "bilt"
     assert hello["serverInfo"]["version"] == VERSION
-    assert all(tool in hello["instructions"] for tool in TOOLS)
+    assert all(tool in hello["instructions"] for tool in LOOP)
 
 
 def test_without_a_handshake_the_server_can_be_discovered(place: Place) -> None:
     with Server(place.arguments, place.environ, era=STATELESS) as server:
         found = server.ask("server/discover")["result"]
         assert found["supportedVersions"] == [STATELESS]
-        assert all(tool in found["instructions"] for tool in TOOLS)
+        assert all(tool in found["instructions"] for tool in LOOP)
         server.write(request(77, "tools/list", {"_meta": {**ENVELOPE, next(iter(ENVELOPE)): "1"}}))
         refused = server.answer(77)["error"]
         assert (refused["code"], refused["data"]["supported"]) == (-32022, [STATELESS])
