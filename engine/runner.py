@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 import anyio
@@ -30,12 +28,13 @@ from bilt_mcp.state import (
     StoreUnavailable,
 )
 
+from .artifact_notes import artifact_notes
 from .housekeeping import size_of
 from .keepers import KeeperPool
 from .patience import attempt as try_once
 from .patience import insist
 from .run_folder import RunFolder
-from .safe_text import Redactor, clean
+from .safe_text import Redactor
 from .step_attempt import Ended, NotRunning, StepAttempt
 from .step_process import StepResult
 from .step_spans import StepSpans, WorkflowSpans
@@ -45,9 +44,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 HALT_SECONDS = 9.0
-MOST_ARTIFACTS = 20
-"""How many artifacts are listed in the message at the end."""
-MOST_NAME = 180
 
 
 class Runner:
@@ -259,7 +255,7 @@ class Runner:
     def _artifact_notes(self) -> list[Note]:
         secrets = {name for step in self._claim.plan.steps for name in step.spec.get("secrets", ())}
         redactor = Redactor(self._environment.get(name, "") for name in secrets)
-        return _artifact_notes(self._folder.artifacts, redactor)
+        return artifact_notes(self._folder.artifacts, redactor)
 
     async def _fail_interrupted(self, step: Step) -> None:
         await self._fail(
@@ -377,29 +373,3 @@ def _retry_text(step: Step, number: int, ended: Ended) -> str:
     if ended.result.start_error is not None:
         why = "could not be started"
     return f"Step {step.name} {why}; attempt {number + 1} of {step.retries + 1}."
-
-
-def _artifact_notes(folder: Path, redactor: Redactor) -> list[Note]:
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    if not found:
-        return []
-    listed = [
-        f"{_shown(path.relative_to(folder), redactor)} ({_size(path)} bytes)"
-        for path in found[:MOST_ARTIFACTS]
-    ]
-    if len(found) > MOST_ARTIFACTS:
-        listed.append(f"… and {len(found) - MOST_ARTIFACTS} more")
-    return [Note("\n".join([f"Artifacts in {folder}:", *listed]), "info")]
-
-
-def _shown(path: Path, redactor: Redactor) -> str:
-    """A name that a step has given, which is untrusted text like all that it prints."""
-    text = clean(os.fsencode(path).decode("utf-8", "replace")).replace("\n", " ")
-    return redactor.redact(text)[:MOST_NAME]
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

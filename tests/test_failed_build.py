@@ -33,7 +33,7 @@ def failed(place: Place, server: Server, run: str, **step: str) -> str:
 
 def shown(found: Json) -> list[str]:
     """The lines of an answer, oldest first."""
-    contents = [message["content"] for message in reversed(found["messages"])]
+    contents = [str(message["content"]) for message in reversed(found["messages"])]
     return "\n".join(contents).split("\n")
 
 

@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -99,13 +100,9 @@ async def agrees(location: StoreLocation, told: list[list[Told]]) -> None:
                     query = MessageQuery(limit=7, variant=variant, workflow_id=workflow)
                     middle = one[len(one) // 2].id
                     await agree(store, f"s{n}", one, query)
-                    await agree(store, f"s{n}", one, MessageQuery(**vars(query) | {"offset": 11}))
-                    await agree(
-                        store, f"s{n}", one, MessageQuery(**vars(query) | {"after": middle})
-                    )
-                    await agree(
-                        store, f"s{n}", one, MessageQuery(**vars(query) | {"before": middle})
-                    )
+                    await agree(store, f"s{n}", one, replace(query, offset=11))
+                    await agree(store, f"s{n}", one, replace(query, after=middle))
+                    await agree(store, f"s{n}", one, replace(query, before=middle))
 
 
 @pytest.mark.anyio

@@ -100,13 +100,13 @@ async def test_what_has_been_told_is_never_taken_back_whoever_goes_on_with_the_c
         async def report_progress(self, progress: float, *_: object) -> None:
             told.append(progress)
 
-    for _ in range(3):
-        beat = held.Beat(Ctx())  # type: ignore[arg-type]
+    beats = [held.Beat(Ctx()) for _ in range(3)]  # type: ignore[arg-type]
+    for beat in beats:
         await beat.tell(session)
         await anyio.sleep(0.005)
     monkeypatch.setattr(time, "time", lambda: 0.0)  # a clock that is set back
-    await beat.tell(session)
-    await beat.tell(session)
+    await beats[-1].tell(session)
+    await beats[-1].tell(session)
     assert told == sorted(set(told))
 
 
