@@ -292,3 +292,27 @@ async def test_a_file_with_very_many_problems_still_has_a_short_message(
     assert found["error"] == "Invalid workflow file"
     assert len(found["details"]["fields"]) == 100 + 1
     assert len(found["details"]["message"]) == 499
+
+
+async def test_a_call_repeated_with_its_key_waits_on(agent: Agent, hand: Hand) -> None:
+    given = {"message": "build", "idempotency_key": "k"}
+    session_id, workflow_id = await agent.start(**given)
+    claim = await hand.claim()
+    found: list[Json] = []
+
+    async def again() -> None:
+        found.append(
+            await agent.call(
+                "bilt_send_message", session_id=session_id, wait_for_response=True, **given
+            )
+        )
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(again)
+            await waiting(agent)
+            assert not found
+            await hand.complete(claim)
+    assert [(answer["workflow_id"], answer["status"]) for answer in found] == [
+        (workflow_id, "completed")
+    ]

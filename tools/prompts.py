@@ -60,8 +60,8 @@ def _watch(given: Given) -> str:
         "1. While the status is pending, running or cancelling, call bilt_get_session(session_id, wait_seconds=45, "
         "after_revision=<revision of the last answer>): it answers as soon as something changes. Do not poll.\n"
         "2. Tell me in one line when a step begins or ends; do not repeat output.\n"
-        "3. paused with a pending_action: tell me what it asks and where I can answer. You cannot approve it; then go "
-        "on waiting.\n"
+        "3. paused with a pending_action: call bilt_confirm_action, which has me asked; if it says that I cannot be "
+        "asked, tell me the command that it names. You cannot approve it. Then go on waiting.\n"
         '4. failed: call bilt_get_messages(session_id, variant="error") and tell me the cause. completed: tell me what '
         f"was built or deployed and how long it took. {_UNTRUSTED}"
     )

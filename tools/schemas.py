@@ -11,6 +11,8 @@ ERROR_SCHEMA: dict[str, Any] = {"required": ["error", "details"]}
 
 Schema = dict[str, Any]
 
+_PLAIN: tuple[Schema, ...] = ({"type": "string"}, {"type": ["string", "null"]})
+
 _STATUSES = len(get_args(SessionStatus))
 """The one list of values that a caller has to branch on."""
 
@@ -28,10 +30,10 @@ def _arm(success: type[Result]) -> Schema:
 
 
 def _brief(table: Schema) -> Schema:
-    """Fields that are always there; those that are plain strings are only named. What may be missing is not told."""
+    """Fields that are always there; a string, or null, is only named. What may be missing is not told."""
     required: list[str] = table["required"]
     fields = {name: _plain(table["properties"][name]) for name in required}
-    typed = {name: field for name, field in fields.items() if field != {"type": "string"}}
+    typed = {name: field for name, field in fields.items() if field not in _PLAIN}
     return {"required": required, "properties": typed} if typed else {"required": required}
 
 

@@ -36,7 +36,7 @@ async def bilt_send_message(
         Field(
             min_length=1,
             max_length=128,
-            description="Any new string. Repeating a call with it starts nothing twice.",
+            description="Any new string. A call repeated with it starts nothing twice, and waits on.",
         ),
     ] = "",
 ) -> StartedResult:
