@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .plot import figures_picture, peers_picture
-from .tables import Found, NoFigures, figures_table, fill, peers_table
+from .tables import Found, NoFigures, clients_table, figures_table, fill, peers_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,17 +22,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     figures = load(given.figures)
     peers = load(given.peers) if given.peers else None
+    clients = load(given.clients) if given.clients else None
     try:
         if given.draw is None and not given.fill:
             print(figures_table(figures, given.rows))
             if peers is not None:
                 print(peers_table(peers))
+            if clients is not None:
+                print(clients_table(clients))
         if given.draw is not None:
             _write(given.draw / "figures.svg", figures_picture(figures, given.rows))
             if peers is not None:
                 _write(given.draw / "peers.svg", peers_picture(peers))
         for page in given.fill:
-            _write(page, fill(page.read_text("utf-8"), figures, peers))
+            _write(page, fill(page.read_text("utf-8"), figures, peers, clients))
     except NoFigures as error:
         print(f"bilt_mcp.bench.picture: {error}", file=sys.stderr)
         return 2
@@ -59,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("figures", type=Path, help="what bilt-mcp bench --json has written")
     parser.add_argument(
         "--peers", type=Path, metavar="JSON", help="what the comparison with peers has written"
+    )
+    parser.add_argument(
+        "--clients", type=Path, metavar="JSON", help="what the run of all clients has written"
     )
     parser.add_argument(
         "--draw", type=Path, metavar="FOLDER", help="draw figures.svg and peers.svg there"

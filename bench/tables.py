@@ -1,7 +1,8 @@
 """Figures that were kept as JSON, as tables in Markdown: at the marks in a page that ask for them.
 
 `<!-- figures -->` and `<!-- /figures -->` hold between them all rows and what each floor is; `<!-- figures: warm,
-cancel -->` only these rows. `<!-- peers -->` holds the comparison with others.
+cancel -->` only these rows. `<!-- peers -->` holds the comparison with others, `<!-- clients -->` what clients
+could do.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from .figures import Target, told
 Found = Mapping[str, Any]
 """What `bilt-mcp bench --json` has written, or the comparison with peers: `machine` and `rows`."""
 
-MARKS = re.compile(r"(<!-- (figures|peers)(?:: *(.*?))? -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+MARKS = re.compile(r"(<!-- (figures|peers|clients)(?:: *(.*?))? -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 FIGURES_HEAD = ("", "floor p50", "ours p50", "ratio", "p95", "p99", "target", "reached")
 PEERS_HEAD = (
     "",
@@ -28,6 +29,7 @@ PEERS_HEAD = (
     "memory",
     "first answer",
 )
+CLIENTS_HEAD = ("client", "version", "on mcp", "protocol")
 OURS = "bilt-mcp"
 CANNOT = "–"
 
@@ -36,16 +38,21 @@ class NoFigures(Exception):
     """A page asks for figures that are not there; the text says which."""
 
 
-def fill(page: str, figures: Found | None, peers: Found | None) -> str:
+def fill(
+    page: str, figures: Found | None, peers: Found | None, clients: Found | None = None
+) -> str:
     """The page with the table that belongs there between each two marks. Raises `NoFigures`."""
 
     def table(match: re.Match[str]) -> str:
         begin, kind, names, end = match.groups()
-        found = figures if kind == "figures" else peers
+        found = {"figures": figures, "peers": peers, "clients": clients}[kind]
         if found is None:
             raise NoFigures(f"the page asks for {kind}, which were not given")
         chosen = [name.strip() for name in (names or "").split(",") if name.strip()]
-        text = figures_table(found, chosen) if kind == "figures" else peers_table(found)
+        if kind == "figures":
+            text = figures_table(found, chosen)
+        else:
+            text = peers_table(found) if kind == "peers" else clients_table(found)
         return f"{begin}\n{text}\n{end}"
 
     return MARKS.sub(table, page)
@@ -103,6 +110,29 @@ def peers_table(found: Found) -> str:
         if said := row.get("skipped") or row.get("note"):
             lines.append(f"* {row['peer']}: {'not measured: ' if row.get('skipped') else ''}{said}")
     return "\n".join([*lines, ""])
+
+
+def clients_table(found: Found) -> str:
+    """What each client could do, how a failed call's JSON reaches its caller, and who was not run."""
+    rows = [row for row in found["rows"] if not row["skipped"]]
+    asked = list(rows[0]["did"]) if rows else []
+    head = (*CLIENTS_HEAD, *asked, "an error arrives as")
+    lines = [_line(head), "|---|---|---|---|" + ":-:|" * len(asked) + "---|"]
+    lines += [_line(_client_cells(row)) for row in rows]
+    lines += ["", made_by(found), ""]
+    lines += [
+        f"* {row['client']}: not run: {row['skipped']}" for row in found["rows"] if row["skipped"]
+    ]
+    return "\n".join([*lines, ""] if lines[-1] else lines)
+
+
+def _client_cells(row: Found) -> Sequence[str]:
+    yes = {"gate": "asked" if row["asks"] else "refused"}
+    did = [yes.get(name, "yes") if could else "**no**" for name, could in row["did"].items()]
+    return (
+        *(f"{row['client']}: `{row['package']}`", row["version"], row["sdk"]),
+        *(row["protocol"] or "", *did, row["failure"]),
+    )
 
 
 def middle(row: Found, name: str) -> float | None:

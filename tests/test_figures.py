@@ -14,7 +14,7 @@ import pytest
 
 from bilt_mcp.bench.figures import Row, Target, as_json
 from bilt_mcp.bench.plot import figures_picture, peers_picture
-from bilt_mcp.bench.tables import NoFigures, figures_table, fill, peers_table
+from bilt_mcp.bench.tables import NoFigures, clients_table, figures_table, fill, peers_table
 
 SVG = "{http://www.w3.org/2000/svg}"
 PAGE = """\
@@ -86,6 +86,32 @@ PEERS: dict[str, Any] = {
 }
 
 
+def client(name: str, **found: Any) -> dict[str, Any]:
+    """A row of the clients' run; what is not given, it could do."""
+    did = {"list": True, "gate": True}
+    known = {"package": f"{name}-package", "version": "1.2", "sdk": "2.3", "protocol": None}
+    return {
+        "client": name,
+        **known,
+        "did": did,
+        "asks": False,
+        "failure": "text",
+        "skipped": None,
+        **found,
+    }
+
+
+CLIENTS: dict[str, Any] = {
+    "command": "make clients",
+    "machine": {"cores": "2"},
+    "rows": [
+        client("asking", asks=True, protocol="2026-07-28", failure="isError"),
+        client("lossy", did={"list": False, "gate": True}),
+        client("absent", skipped="it cannot be installed"),
+    ],
+}
+
+
 def bars(picture: str) -> dict[str, tuple[float, float, str]]:
     """Of each line of text that names a row, or a peer: its bar's left end, width and kind."""
     drawing = ElementTree.fromstring(picture)
@@ -131,6 +157,8 @@ def test_what_a_page_asks_for_and_is_not_there_is_named() -> None:
         fill(PAGE, kept(row("fast", 1)), None)
     with pytest.raises(NoFigures, match="peers"):
         fill("<!-- peers -->\n<!-- /peers -->", kept(row("fast", 1)), None)
+    with pytest.raises(NoFigures, match="clients"):
+        fill("<!-- clients -->\n<!-- /clients -->", kept(row("fast", 1)), PEERS)
 
 
 def test_every_percentile_and_every_count_is_in_the_table() -> None:
@@ -184,6 +212,16 @@ def test_the_table_of_peers_says_who_never_died_and_who_was_not_measured() -> No
     assert "make bench-peers" in table
 
 
+def test_the_table_of_clients_says_what_each_could_not_do_and_how_it_tells_an_error() -> None:
+    table = clients_table(CLIENTS)
+    assert "| client | version | on mcp | protocol | list | gate | an error arrives as |" in table
+    assert "| asking: `asking-package` | 1.2 | 2.3 | 2026-07-28 | yes | asked | isError |" in table
+    assert "| lossy: `lossy-package` | 1.2 | 2.3 |  | **no** | refused | text |" in table
+    assert "| absent" not in table
+    assert "* absent: not run: it cannot be installed\n" in table
+    assert "make clients" in table
+
+
 @pytest.mark.parametrize("what", ["figures", "peers"])
 def test_a_picture_is_text_for_light_and_dark_and_fetches_nothing(what: str) -> None:
     picture = figures_picture(kept(row("a", 2))) if what == "figures" else peers_picture(PEERS)
@@ -201,13 +239,25 @@ def test_a_picture_is_text_for_light_and_dark_and_fetches_nothing(what: str) -> 
 def test_the_program_fills_pages_and_draws(tmp_path: Path) -> None:
     (tmp_path / "figures.json").write_text(as_json([row("slow", 2)], {}, "x"), "utf-8")
     (tmp_path / "peers.json").write_text(json.dumps(PEERS), "utf-8")
-    (tmp_path / "page.md").write_text(PAGE + "<!-- peers -->\n<!-- /peers -->\n", "utf-8")
+    (tmp_path / "clients.json").write_text(json.dumps(CLIENTS), "utf-8")
+    marks = "<!-- peers -->\n<!-- /peers -->\n<!-- clients -->\n<!-- /clients -->\n"
+    (tmp_path / "page.md").write_text(PAGE + marks, "utf-8")
     program = [sys.executable, "-P", "-m", "bilt_mcp.bench.picture", "figures.json"]
-    given = ("--peers", "peers.json", "--draw", ".", "--fill", "page.md")
+    given = (
+        "--peers",
+        "peers.json",
+        "--clients",
+        "clients.json",
+        "--draw",
+        ".",
+        "--fill",
+        "page.md",
+    )
     subprocess.run([*program, *given], cwd=tmp_path, check=True)
     page = (tmp_path / "page.md").read_text("utf-8")
     assert "what slow is" in page
     assert "R&D" in page
+    assert "asking-package" in page
     assert (tmp_path / "figures.svg").read_text("utf-8").startswith("<svg")
     assert (tmp_path / "peers.svg").read_text("utf-8").startswith("<svg")
     done = subprocess.run(

@@ -69,4 +69,16 @@ PLANTS: tuple[Plant, ...] = (
         "    except Exception as error:\n        for row in rows:",
         "    except KeyError as error:\n        for row in rows:",
     ),
+    plant(
+        "clients: what a client could not do is not shown",
+        within("bench/tables.py", FIGURES),
+        'if could else "**no**" for name, could',
+        'if could else "yes" for name, could',
+    ),
+    plant(
+        "clients: a client that was not run is left out without a word",
+        within("bench/tables.py", FIGURES),
+        "* {row['client']}: not run: {row['skipped']}",
+        "",
+    ),
 )
