@@ -67,11 +67,15 @@ bench: $(WITH_CLI) ## measure on this machine, each thing beside its floor (ARGS
 .PHONY: figures
 figures: $(WITH_CLI) ## put docs/figures.json into the documentation, as tables and pictures
 	@$(RUN) -m bilt_mcp.bench.picture docs/figures.json $(if $(wildcard docs/peers.json),--peers docs/peers.json) \
-	    --draw docs --fill README.md docs/performance.md
+	    $(if $(wildcard docs/clients.json),--clients docs/clients.json) --draw docs --fill README.md docs/performance.md
 
 .PHONY: bench-peers
 bench-peers: $(WITH_CLI) ## the same job on other job runners, side by side (ARGS="--quick --only dbos")
 	@$(RUN) bench/peers/run.py $(ARGS)
+
+.PHONY: clients
+clients: $(WITH_DEV) ## every known client against the server, each in its environment (ARGS="--only langchain")
+	@$(RUN) -m tests.clients $(ARGS)
 
 # Resolved with the oldest Python that we support: what resolves there resolves on the newer ones.
 # A fresh environment, so that nothing is pinned that only happened to be installed.
@@ -123,5 +127,5 @@ build/ready-%-$(KEY): .venv/pyvenv.cfg
 	@rm -rf build/__editable__.*
 	@$(PIP_INSTALL) setuptools
 	@$(PIP_INSTALL) --no-build-isolation -e '.[$*]'
-	@find build -name 'ready-*' ! -name '*-$(KEY)' -exec rm -f {} +
+	@find build -maxdepth 1 -name 'ready-*' ! -name '*-$(KEY)' -exec rm -f {} +
 	@touch $@ $(WITH_CLI)

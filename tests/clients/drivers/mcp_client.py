@@ -1,0 +1,29 @@
+"""The Python SDK's `Client`, 2.x. `legacy` begins with the handshake, `auto` is the era without one."""
+
+from mcp import Client, StdioServerParameters
+from mcp_types import ElicitResult
+from scenario import Answer, drive, of_result, option, saw, server
+
+
+async def main() -> None:
+    command, arguments = server()
+    parameters = StdioServerParameters(command=command, args=arguments)
+    asked: list[str] = []
+
+    async def person(_: object, question: object) -> ElicitResult:
+        asked.append(question.message)
+        return ElicitResult(action="accept", content={"confirm": True})
+
+    mode = option() or "auto"
+    async with Client(parameters, mode=mode, elicitation_callback=person) as client:
+
+        async def lists() -> list[str]:
+            return [tool.name for tool in (await client.list_tools()).tools]
+
+        async def calls(tool: str, given: dict[str, object]) -> Answer:
+            return of_result(await client.call_tool(tool, given))
+
+        await saw(lists, calls, protocol=client.protocol_version, asked=asked)
+
+
+drive(main)
