@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 FIGURES = ROOT / "docs" / "figures.json"
 PEERS = ROOT / "docs" / "peers.json"
+CLIENTS = ROOT / "docs" / "clients.json"
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 
 
@@ -79,11 +80,12 @@ def test_the_tables_of_figures_are_those_that_the_bench_has_measured() -> None:
     """`make figures` makes them from what was kept; a figure that somebody edited is found here."""
     figures = load_figures(FIGURES)
     peers = load_figures(PEERS) if PEERS.exists() else None
+    clients = load_figures(CLIENTS)
     shown = {page.name: page.read_text("utf-8") for page in PAGES}
     marked = {name for name, text in shown.items() if MARKS.search(text)}
     assert marked >= {"README.md", "performance.md"}
     for name in marked:
-        assert fill(shown[name], figures, peers) == shown[name], f"{name}: make figures"
+        assert fill(shown[name], figures, peers, clients) == shown[name], f"{name}: make figures"
 
 
 def test_the_pictures_of_figures_are_drawn_from_what_the_bench_has_measured() -> None:
