@@ -20,7 +20,9 @@ from .icons import ICON
 from .live import Audience, Live
 from .offers import CACHE_HINTS, offer
 from .sealing import request_state_security
+from .tasks import Tasks
 from .tracing import trace_context
+from .workflow_tasks import WorkflowTasks
 
 if TYPE_CHECKING:
     from bilt_mcp.state import SqliteStore
@@ -115,6 +117,7 @@ class BiltServer(MCPServer[Office]):
         key_of: KeyOf,
     ) -> None:
         self._bilt_tools = tools
+        tasks = Tasks(WorkflowTasks())
         super().__init__(
             "bilt",
             title="Bilt workflows",
@@ -128,6 +131,8 @@ class BiltServer(MCPServer[Office]):
             log_level="WARNING",
             icons=[ICON],
             cache_hints=CACHE_HINTS,
+            extensions=[tasks],
+            middleware=[tasks.listening],
         )
         offer(self._lowlevel_server)
 

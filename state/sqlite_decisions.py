@@ -44,10 +44,13 @@ class DecisionVerbs(SharedWrites):
         reason: str | None,
         by: Caller,
         key: str | None = None,
+        *,
+        workflow_id: str | None = None,
     ) -> Cancelled:
         """See `SessionStore.cancel`."""
         return await self._write(
-            lambda c: self._cancel(c, account, session_id, reason, by, key), vital=True
+            lambda c: self._cancel(c, account, session_id, reason, by, key, workflow_id),
+            vital=True,
         )
 
     def _cancel(
@@ -58,8 +61,12 @@ class DecisionVerbs(SharedWrites):
         reason: str | None,
         by: Caller,
         key: str | None,
+        workflow_id: str | None,
     ) -> Cancelled:
         session = session_row(c, account, session_id)
+        if workflow_id not in (None, session["w_id"]):
+            # Another one has been started since, so this one is final.
+            raise _cannot_cancel(workflow_row(c, account, workflow_id))
         if key is not None:
             sql = """SELECT w.id FROM idempotency AS i JOIN workflow AS w ON w.n = i.workflow
                      WHERE i.session = :session AND i.key = :key AND i.digest = 'cancel'"""

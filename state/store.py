@@ -146,8 +146,10 @@ class SessionStore(Protocol):
         reason: str | None,
         by: Caller,
         key: str | None = None,
+        *,
+        workflow_id: str | None = None,
     ) -> Cancelled:
-        """Decide that the session's workflow will be cancelled.
+        """Decide that the session's workflow will be cancelled; where one of its own is named, that or none.
 
         `pending` and `paused`, and `running` while no worker holds it, become `cancelled` at once, with a verified
         receipt of nothing killed. `running` becomes `cancelling`: the worker that holds it kills and reports

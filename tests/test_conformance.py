@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conformance.expected import CONTENT, EXPECTED, Expected, Kind
+from .conformance.expected import CONTENT, EXPECTED, EXTENSION, Expected, Kind
 from .conformance.report import PROPERTY, summary
 from .conformance.serving import serving
 from .conformance.suite import (
@@ -74,6 +74,19 @@ def test_the_official_suite_finds_nothing_but_what_is_written_down(
 
 @installs
 @pytest.mark.usefixtures("suite")
+def test_our_tasks_extension_passes_with_the_suites_own_tools_as_tasks(
+    record_property: Callable[[str, object], None],
+) -> None:
+    with serving("tests.conformance.tasks", environ=os.environ) as url:
+        found = run_scenarios(url, LATER, list(EXTENSION.passes[LATER]))
+    verdicts = [EXTENSION.judge(outcome) for outcome in found]
+    record_property(PROPERTY, "\n".join(("The tasks extension:", *summary(verdicts))))
+    assert {each.outcome.scenario for each in verdicts} == EXTENSION.passes[LATER].keys()
+    assert [each.line for each in verdicts if each.kind is not Kind.PASSED] == []
+
+
+@installs
+@pytest.mark.usefixtures("suite")
 def test_every_scenario_of_the_suite_stands_in_one_place_of_the_file_and_no_others_do() -> None:
     known = {revision: scenarios(revision) for revision in REVISIONS}
     for revision in REVISIONS:
@@ -83,6 +96,7 @@ def test_every_scenario_of_the_suite_stands_in_one_place_of_the_file_and_no_othe
         assert EXPECTED.passes[revision].keys() <= known[revision]
     named = {*EXPECTED.partly, *EXPECTED.vacuous, *EXPECTED.needs}
     assert named <= set[str]().union(*known.values())
+    assert EXTENSION.passes[LATER].keys() <= EXPECTED.needs.keys()
     listed = [name for names in CONTENT["needs"].values() for name in names]
     assert len(listed) == len(set(listed))
 

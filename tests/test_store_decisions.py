@@ -122,6 +122,21 @@ async def test_a_cancel_that_comes_again_answers_for_the_same_workflow_and_hits_
     assert other.workflow.id != first.workflow.id
 
 
+async def test_a_cancel_that_names_a_workflow_hits_no_other(scene: Scene) -> None:
+    over = await scene.subject(Kind.COMPLETED)
+    given = (ME, over.session_id, "why", Caller("me"))
+    newest = await scene.store.start(ME, over.session_id, "again", PLAN)
+    before = await scene.look(over)
+    with pytest.raises(CannotCancel) as refused:
+        await scene.store.cancel(*given, workflow_id=over.workflow_id)
+    assert refused.value.details["current_status"] == "completed"
+    with pytest.raises(WorkflowNotFound):
+        await scene.store.cancel(*given, workflow_id=NOBODY_KNOWS)
+    assert await scene.look(over) == before
+    done = await scene.store.cancel(*given, workflow_id=newest.workflow_id)
+    assert (done.workflow.id, done.workflow.status) == (newest.workflow_id, Status.CANCELLED)
+
+
 @pytest.mark.parametrize(
     ("kind", "status", "words"),
     [

@@ -17,9 +17,11 @@ from . import (
     resume_workflow,
     send_message,
 )
-from .desk import Desk, Engine, Office, ToolContext
-from .gate import question
+from .desk import Desk, Engine, Office, ToolContext, caller_of
+from .gate import Decision, after_answer, can_ask, question
 from .registry import ToolSpec, call
+from .results import StartedResult, session_result, success
+from .waiting import needs_worker, wait_until
 
 TOOLS: tuple[ToolSpec, ...] = (
     get_session.TOOL,
@@ -47,17 +49,26 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TOOLS",
+    "Decision",
     "Desk",
     "Engine",
     "Office",
+    "StartedResult",
     "ToolContext",
     "ToolSpec",
+    "after_answer",
     "build_tools",
     "call",
+    "caller_of",
+    "can_ask",
     "completion",
+    "needs_worker",
     "prompts",
     "question",
     "resources",
+    "session_result",
+    "success",
+    "wait_until",
     "watching",
 ]
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from tests.support.places import open_place
 
-from .expected import EXPECTED, PACKAGE, Kind, Verdict
+from .expected import EXPECTED, EXTENSION, PACKAGE, Expected, Kind, Verdict
 from .report import headline
 from .serving import serving
 from .suite import REVISIONS, Outcome, SuiteFailed, Unavailable, install, run_scenarios
@@ -42,12 +43,28 @@ def against_ours(revisions: Sequence[str], only: Sequence[str] | None) -> list[V
         return verdicts
 
 
-def against(url: str, revisions: Sequence[str], only: Sequence[str] | None) -> list[Verdict]:
+def against_the_extension(revisions: Sequence[str], only: Sequence[str] | None) -> list[Verdict]:
+    """Our tasks extension, with the suite's own tools."""
+    verdicts: list[Verdict] = []
+    for revision in revisions:
+        names = [name for name in EXTENSION.passes.get(revision, ()) if name in (only or [name])]
+        if names:
+            with serving("tests.conformance.tasks", environ=os.environ) as url:
+                verdicts += against(url, [revision], names, EXTENSION)
+    return verdicts
+
+
+def against(
+    url: str,
+    revisions: Sequence[str],
+    only: Sequence[str] | None,
+    expected: Expected = EXPECTED,
+) -> list[Verdict]:
     """A server that runs; each scenario is a line as it ends."""
     verdicts: list[Verdict] = []
 
     def told(outcome: Outcome) -> None:
-        verdicts.append(EXPECTED.judge(outcome))
+        verdicts.append(expected.judge(outcome))
         print(verdicts[-1].line, flush=True)
 
     for revision in revisions:
@@ -64,6 +81,8 @@ def main() -> int:
         install()
         run = partial(against, given.url) if given.url else against_ours
         verdicts = run(revisions, given.only)
+        if not given.url:
+            verdicts += against_the_extension(revisions, given.only)
     except (Unavailable, SuiteFailed) as why:
         print(f"The conformance suite cannot be run here: {why}", file=sys.stderr)
         return 2

@@ -113,3 +113,5 @@ def _enough(
 CONTENT: dict[str, Any] = tomllib.loads(FILE.read_text("utf-8"))
 PACKAGE = Package(**CONTENT["package"])
 EXPECTED = Expected(CONTENT)
+EXTENSION = Expected({"passes": CONTENT["extension"]})
+"""Of our tasks extension with the suite's own tools."""

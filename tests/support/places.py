@@ -115,10 +115,10 @@ def _dismiss(location: StoreLocation) -> None:
     deadline = time.monotonic() + GONE_SECONDS
     told: tuple[int, int] | None = None
     while is_held(location.lock) or is_held(location.starting):
-        worker = _worker(location.database)
+        worker = worker_of(location.database)
         late = time.monotonic() > deadline
         if worker is not None and (worker != told or late):
-            _signal(worker, signal.SIGKILL if late else signal.SIGTERM)
+            signal_worker(worker, signal.SIGKILL if late else signal.SIGTERM)
             told = worker
         if time.monotonic() > deadline + 5:
             print(f"a worker of {location.folder} does not go: {worker}", file=sys.stderr)
@@ -126,7 +126,8 @@ def _dismiss(location: StoreLocation) -> None:
         time.sleep(0.02)
 
 
-def _signal(worker: tuple[int, int], number: int) -> None:
+def signal_worker(worker: tuple[int, int], number: int) -> None:
+    """Signal that very process, if it is still there."""
     pid, start_ticks = worker
     found = identify(pid)
     if found is not None and found.start_ticks == start_ticks:
@@ -134,7 +135,8 @@ def _signal(worker: tuple[int, int], number: int) -> None:
             os.kill(pid, number)
 
 
-def _worker(database: Path) -> tuple[int, int] | None:
+def worker_of(database: Path) -> tuple[int, int] | None:
+    """The store's worker, as its process and when that started; None when there is none."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as found:
             row = found.execute("SELECT pid, start_ticks FROM worker").fetchone()
