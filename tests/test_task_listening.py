@@ -137,6 +137,21 @@ async def test_one_stream_carries_tasks_and_what_it_asks_for_besides() -> None:
         assert over["status"] == "cancelled"
 
 
+async def test_a_session_and_its_task_are_told_on_one_stream(place: Place, hand: Hand) -> None:
+    async with memory_wire(create_server(place.config())) as wire:
+        task_id = await start(wire)
+        session = (await hand.store.workflow("local", task_id)).session_id
+        uri = f"bilt://sessions/{session}"
+        number, acknowledged = await listen(wire, taskIds=[task_id], resourceSubscriptions=[uri])
+        assert acknowledged == {"taskIds": [task_id], "resourceSubscriptions": [uri]}
+        await told(wire, number)
+        await hand.claim()
+        heard = [await wire.next(), await wire.next()]
+        methods = {one["method"] for one in heard}
+        assert methods == {"notifications/tasks", "notifications/resources/updated"}
+        assert [one["params"]["_meta"] for one in heard] == [stamp(number)] * 2
+
+
 async def test_a_stream_without_tasks_is_the_sdks_own(place: Place) -> None:
     async with memory_wire(create_server(place.config()), {}) as wire:
         _, acknowledged = await listen(wire, toolsListChanged=True)
