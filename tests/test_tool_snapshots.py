@@ -250,4 +250,4 @@ async def test_each_description_names_the_tools_to_use_beside_it(listed: list[Js
         "bilt_cancel_workflow",
     }
     assert mentioned["bilt_get_messages"] >= {"bilt_get_session"}
-    assert mentioned["bilt_cancel_workflow"] >= {"bilt_send_message", "bilt_get_session"}
+    assert mentioned["bilt_cancel_workflow"] >= {"bilt_get_session"}

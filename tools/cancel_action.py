@@ -14,7 +14,7 @@ async def bilt_cancel_action(
 ) -> ActionResult:
     """Say no to the step that waits (pending_action): it will not run.
 
-    The workflow is then cancelled, or goes on without the step where bilt.toml says so. The session stays usable.
+    The workflow is then cancelled, or goes on without the step where bilt.toml says so.
     """
     desk = await desk_of(ctx)
     workflow = await desk.store.decline(

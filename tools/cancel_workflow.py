@@ -44,7 +44,7 @@ async def bilt_cancel_workflow(
 
     Use it when the user wants a build or deployment stopped; for important ones ask the user first. It answers when
     every process that the workflow had started is verified dead (stopped.verified); then nothing of it can deploy,
-    complete or come back. Partial changes may remain; start again with bilt_send_message. If it is over already this
+    complete or come back. Partial changes may remain. If it is over already this
     fails with "Cannot cancel workflow".
     """
     desk = await desk_of(ctx)
