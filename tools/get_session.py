@@ -31,7 +31,8 @@ async def bilt_get_session(
     """Show where a session's newest workflow stands, and what to do next.
 
     Call it first, without arguments, for the session_id that all other tools need. While a workflow runs, call it with
-    wait_seconds=45 and after_revision=<last revision>: it answers as soon as something changes, so never poll. For output use bilt_get_messages.
+    wait_seconds=45 and after_revision=<last revision>: it answers as soon as something changes, so never poll. For
+    output use bilt_get_messages.
     """
     desk = await desk_of(ctx)
     if session_id:
