@@ -19,7 +19,12 @@ import pytest
 
 from bilt_mcp.state import SessionStore, WorkflowNotFound
 
-from . import test_store_contract
+from . import (
+    test_store_contract,
+    test_store_gates,
+    test_store_history,
+    test_store_watching,
+)
 from .store_contract import ME, NOBODY_KNOWS, SOMEBODY_ELSE, Kind, Scene
 from .support.places import Place, open_place
 from .support.places import place as place  # a fixture
@@ -324,8 +329,14 @@ def test_cve_2026_52870_and_52869_every_verb_that_takes_an_account_is_tried_with
         "project": "test_a_foreign_project_is_as_unknown_as_one_that_never_was",
         "latest_session": "test_a_foreign_project_is_as_unknown_as_one_that_never_was",
         "workflow": FOREIGN_WORKFLOW.__name__,
+        "history": "test_a_foreign_history_is_as_unknown_as_one_that_never_was",
+        "newest_ids": "test_ids_are_found_by_how_they_begin_newest_first_and_only_ones_own",
+        "projects": "test_a_project_and_what_makes_it_happen_together_or_neither",
+        "create_project": "test_a_name_and_a_folder_are_taken_once_in_an_account",
+        "watch": "test_a_foreign_session_is_watched_as_one_that_never_was",
     }
-    tests = {*dir(test_store_contract), *globals()}
+    known = (test_store_contract, test_store_gates, test_store_history, test_store_watching)
+    tests = {*globals()}.union(*map(dir, known))
     missing = [name for name in sorted(verbs - on_sessions) if elsewhere.get(name) not in tests]
     assert verbs
     assert missing == []

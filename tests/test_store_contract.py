@@ -57,6 +57,7 @@ ON_A_SESSION: dict[str, Call] = {
     "start with key": lambda s, who, x: s.start(who, x.session_id, "go", PLAN, key="key"),
     "cancel": lambda s, who, x: s.cancel(who, x.session_id, None, Caller(who)),
     "steps_done": lambda s, who, x: s.steps_done(who, x.session_id),
+    "audit": lambda s, who, x: s.audit(who, x.session_id),
     "request_pause": lambda s, who, x: s.request_pause(who, x.session_id, Caller(who)),
     "resume": lambda s, who, x: s.resume(who, x.session_id, Caller(who)),
     "confirm": lambda s, who, x: s.confirm(who, x.session_id, x.action_id, Caller(who)),

@@ -12,7 +12,16 @@ import pytest
 
 from bilt_mcp.state import Note, SessionStore, StoreUnavailable
 
-from .store_contract import ME, NOBODY_KNOWS, Backend, Kind, OpenStore, Scene, Subject
+from .store_contract import (
+    ME,
+    NOBODY_KNOWS,
+    SOMEBODY_ELSE,
+    Backend,
+    Kind,
+    OpenStore,
+    Scene,
+    Subject,
+)
 from .support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -200,3 +209,13 @@ async def test_own_news_of_a_watched_session_need_no_look_at_others_commits(
     await begun(waiting)
     await change(store, subject)
     await wait_until(waiting.done, "it is told")
+
+
+async def test_a_foreign_session_is_watched_as_one_that_never_was(
+    store: SessionStore, subject: Subject
+) -> None:
+    told: list[bool] = []
+    for account, session_id in ((SOMEBODY_ELSE, subject.session_id), (ME, NOBODY_KNOWS)):
+        with store.watch(account, session_id) as watch:
+            told.append(await watch.passed(0, 0.1))
+    assert told[0] == told[1]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio.abc import TaskGroup
 from mcp import Client
@@ -126,7 +127,8 @@ async def test_at_the_limit_the_status_is_the_one_of_then(
 
     async with holding() as tasks:
         tasks.start_soon(send)
-        await waiting(agent)
+        while (await agent.call("bilt_get_session"))["status"] == "idle":
+            await anyio.lowlevel.checkpoint()
         await hand.claim()
     assert (found[0]["status"], found[0]["workflow_started"]) == ("running", True)
 

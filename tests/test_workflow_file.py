@@ -106,6 +106,7 @@ def test_what_is_left_out_has_the_documented_default(tmp_path: Path) -> None:
         "deploy": False,
         "confirm": None,
         "on_decline": "cancel",
+        "confirm_timeout": None,
         "secrets": (),
     }
 
