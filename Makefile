@@ -29,10 +29,13 @@ help: ## this list
 demo: $(WITH_CLI) ## build a real project, cancel it half-way, watch everything of it die
 	@$(RUN) examples/demo.py $(ARGS)
 
+# One more than there are cores, because tests wait for processes; not more than 8.
+WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$(( n < 7 ? n + 1 : 8 )))
+
 .PHONY: test
 test: $(WITH_DEV) ## all tests: style, types and import rules are among them (ARGS="-k cancel -x")
 ifeq ($(strip $(ARGS)),)
-	@$(RUN) -m pytest -q -m "not programme" -n auto --maxprocesses 8
+	@$(RUN) -m pytest -q -m "not programme" -n $(WORKERS)
 	@$(RUN) -m pytest -m programme # alone: they kill, and measure, and use every core themselves
 else
 	@$(RUN) -m pytest $(ARGS)
@@ -49,6 +52,7 @@ format: $(WITH_DEV) ## let ruff lay out the code and mend what it can
 
 .PHONY: soak
 soak: $(WITH_DEV) ## what draws at random and kills, for hours (ROUNDS=3: 3 x its form in make test; SEED=1)
+	@$(RUN) -m pytest -q -m "not programme" -n $(WORKERS) $(if $(ROUNDS),--rounds $(ROUNDS),--soak)
 	@$(RUN) -m pytest -m programme $(if $(ROUNDS),--rounds $(ROUNDS),--soak) $(if $(SEED),--seed $(SEED)) $(ARGS)
 	@$(if $(PLANTS),$(RUN) -m tests.plants)
 

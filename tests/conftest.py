@@ -13,7 +13,7 @@ from bilt_mcp.state import SessionStore
 
 from .conformance.report import say_conformance
 from .store_contract import BACKENDS, Backend, ManualClock, OpenStore, Scene
-from .support.proof import Proof, add_options, factor, mark, say_figures
+from .support.proof import Proof, add_options, factor, mark, say_figures, shorten
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mark(config, items)
+    shorten(config, items)
 
 
 def pytest_terminal_summary(

@@ -275,7 +275,7 @@ async def was_left_alone(build: Build, lost: Lost) -> None:
 async def test_nothing_lives_or_deploys_after_kill_9_of_worker_keeper_or_both(
     tmp_path: Path, planned: list[Round], proof: Proof
 ) -> None:
-    each = proof.size(20, 200)
+    each = proof.size(14, 200)
     done: list[Lost] = []
 
     async def go_on(victims: str, build: Build, mine: Sequence[Round], bar: Bar) -> None:

@@ -42,6 +42,34 @@ def add_options(parser: pytest.Parser) -> None:
     )
 
 
+ONLY_JOINED = frozenset(
+    {
+        "test_offers_stdio",
+        "test_tasks_survive",
+        "test_tracing",
+        "test_tracing_trouble",
+        "test_waiting_processes",
+    }
+)
+"""Modules of real processes whose tests run both ways, with and without the resident, in the long form only."""
+
+
+def shorten(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out of the short form what only repeats it without the resident, as most clients are not served."""
+    if config.option.soak or config.option.rounds:
+        return
+    left_out = [
+        item
+        for item in items
+        if item.nodeid.partition(".py")[0].rpartition("/")[2] in ONLY_JOINED
+        and "alone" in item.name.partition("[")[2]
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
+
+
 def factor(config: pytest.Config) -> int:
     """How many times as long randomised tests search that have no long form of their own."""
     return int(config.option.rounds) or (10 if config.option.soak else 1)
