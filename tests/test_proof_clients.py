@@ -120,7 +120,7 @@ class Load:
 async def test_sixteen_clients_meet_no_locked_store_and_none_of_them_starves(
     tmp_path: Path, proof: Proof
 ) -> None:
-    seconds = proof.size(20, 7200)
+    seconds = proof.size(14, 7200)
     killing = seconds >= KILLING_FROM_SECONDS
     with open_place(tmp_path, BILT_WORKER_IDLE="30") as place:
         async with anyio.create_task_group() as tasks:

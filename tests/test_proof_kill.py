@@ -321,7 +321,7 @@ async def test_nothing_acknowledged_is_lost_when_any_process_of_ours_is_killed(
 ) -> None:
     async with open_fleet(tmp_path, proof.random) as fleet:
         settled: list[float] = []
-        for number in proof.rounds(60, long=1000):
+        for number in proof.rounds(45, long=1000):
             if number % 25 == 24:
                 settled.append(await everything_still(fleet))
             else:

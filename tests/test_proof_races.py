@@ -147,7 +147,7 @@ class Track:
         """End what the race has left, and see that a cancelled one stays so; what is true then."""
         assert session.workflow is not None
         self.workflow_id = session.workflow.id
-        for call in (self.caller("cancel", None, "me"), self.stopped()):
+        for call in (self.caller("cancel", None, Caller("me")), self.stopped()):
             if truth.status in ("cancelling" if call.verb == "stopped" else CANCELLABLE):
                 truth = await self.say(truth, call)
                 session = await self.look()
@@ -169,9 +169,13 @@ class Track:
     def too_late(self) -> list[Call]:
         """Calls that change nothing after a cancel."""
         verbs = ("confirm", "decline")
-        calls = [self.caller(verb, self.action_id, "me") for verb in verbs]
-        calls += [self.caller(verb, "me") for verb in ("resume", "request_pause")]
-        calls += [self.caller("cancel", None, "me"), Call("claim", (self.epoch,)), self.stopped()]
+        calls = [self.caller(verb, self.action_id, Caller("me")) for verb in verbs]
+        calls += [self.caller(verb, Caller("me")) for verb in ("resume", "request_pause")]
+        calls += [
+            self.caller("cancel", None, Caller("me")),
+            Call("claim", (self.epoch,)),
+            self.stopped(),
+        ]
         if self.claim is not None:
             calls += [
                 Call("begin_step", (replace(self.claim, position=1), 2, PROCESS)),
@@ -204,7 +208,7 @@ async def test_of_an_end_and_two_cancels_one_wins_and_the_receipt_tells_the_trut
     won: Counter[str] = Counter()
     for _ in proof.rounds(1000, long=10_000):
         await track.hold()
-        cancels = [[track.caller("cancel", why, "me")] for why in ("a", "b")]
+        cancels = [[track.caller("cancel", why, Caller("me"))] for why in ("a", "b")]
         cancels[0] += [track.stopped()] * proof.random.randrange(2)
         deploy = [track.worker("begin_step", 1, PROCESS)]
         ticket = StepTicket(track.workflow_id, 1, 1, track.epoch)
@@ -226,21 +230,26 @@ async def test_of_an_end_and_two_cancels_one_wins_and_the_receipt_tells_the_trut
 
 async def start_or_cancel(track: Track) -> list[list[Call]]:
     start = track.caller("start", "go", track.plan)
-    return [[start], [start], [track.caller("cancel", None, "me")], [Call("claim", (track.epoch,))]]
+    return [
+        [start],
+        [start],
+        [track.caller("cancel", None, Caller("me"))],
+        [Call("claim", (track.epoch,))],
+    ]
 
 
 async def claim_or_cancel(track: Track) -> list[list[Call]]:
     await track.start()
-    cancel, claim = track.caller("cancel", None, "me"), Call("claim", (track.epoch,))
+    cancel, claim = track.caller("cancel", None, Caller("me")), Call("claim", (track.epoch,))
     return [[claim], [cancel], [cancel], [claim, Call("complete", (PREVIOUS, []))]]
 
 
 async def pause_or_cancel(track: Track) -> list[list[Call]]:
     await track.hold()
     pause = track.worker("pause", track.random.choice([None, "Deploy it?"]))
-    asked = [track.caller("request_pause", "me")]
+    asked = [track.caller("request_pause", Caller("me"))]
     begun = [track.worker("begin_step", 1, PROCESS)]
-    return [asked, [pause], [track.caller("cancel", None, "me")], begun]
+    return [asked, [pause], [track.caller("cancel", None, Caller("me"))], begun]
 
 
 def then_deploy(track: Track, first: Call) -> list[Call]:
@@ -251,26 +260,32 @@ def then_deploy(track: Track, first: Call) -> list[Call]:
 
 async def resume_or_cancel(track: Track) -> list[list[Call]]:
     await track.pause(None)
-    resume, cancel = track.caller("resume", "me"), track.caller("cancel", None, "me")
+    resume, cancel = (
+        track.caller("resume", Caller("me")),
+        track.caller("cancel", None, Caller("me")),
+    )
     return [then_deploy(track, resume), then_deploy(track, resume), [cancel]]
 
 
 async def confirm_or_cancel(track: Track) -> list[list[Call]]:
     await track.pause("Deploy it?")
-    confirm = track.caller("confirm", track.action_id, "me")
-    cancel, resume = track.caller("cancel", None, "me"), track.caller("resume", "me")
+    confirm = track.caller("confirm", track.action_id, Caller("me"))
+    cancel, resume = (
+        track.caller("cancel", None, Caller("me")),
+        track.caller("resume", Caller("me")),
+    )
     return [then_deploy(track, confirm), [cancel], then_deploy(track, confirm), [resume]]
 
 
 async def decline_or_cancel(track: Track) -> list[list[Call]]:
     await track.pause("Deploy it?")
-    decline = track.caller("decline", track.action_id, "me")
-    return [[decline], [track.caller("cancel", None, "me")], then_deploy(track, decline)]
+    decline = track.caller("decline", track.action_id, Caller("me"))
+    return [[decline], [track.caller("cancel", None, Caller("me"))], then_deploy(track, decline)]
 
 
 async def confirm_or_decline(track: Track) -> list[list[Call]]:
     await track.pause("Deploy it?")
-    given = track.action_id, "me"
+    given = track.action_id, Caller("me")
     confirm, decline = track.caller("confirm", *given), track.caller("decline", *given)
     return [then_deploy(track, confirm), [decline], then_deploy(track, confirm)]
 

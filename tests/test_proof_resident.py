@@ -74,7 +74,7 @@ def test_every_request_is_answered_once_however_often_the_resident_is_killed(
     refused: set[str] = set()
     waits: list[float] = []
     kills = 0
-    for number in proof.rounds(8, 300):
+    for number in proof.rounds(6, 300):
         era = proof.random.choice((HANDSHAKE, STATELESS))
         client = Server(place.arguments, place.environ, era=era)
         with client:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -21,7 +20,7 @@ from bilt_mcp.state import Caller, CannotCancel, FailureCode, Status
 from .support.agents import Agent, Json, agent_at
 from .support.builds import ME, Build, build_in
 from .support.hostile import SHAPES, alive, command, end
-from .support.places import Place, open_place
+from .support.places import Place, open_place, stop_apart
 from .support.proof import Bar, Proof
 from .support.waiting import wait_until
 
@@ -275,7 +274,7 @@ async def was_left_alone(build: Build, lost: Lost) -> None:
 async def test_nothing_lives_or_deploys_after_kill_9_of_worker_keeper_or_both(
     tmp_path: Path, planned: list[Round], proof: Proof
 ) -> None:
-    each = proof.size(14, 200)
+    each = proof.size(10, 200)
     done: list[Lost] = []
 
     async def go_on(victims: str, build: Build, mine: Sequence[Round], bar: Bar) -> None:
@@ -330,7 +329,7 @@ async def test_a_cancel_that_a_stopped_worker_cannot_hear_is_done_when_that_work
     workflow_id = await build.start()
     await drawn.come(Path(build.project.root))
     worker = build.worker_pid()
-    os.kill(worker, signal.SIGSTOP)
+    stop_apart(worker, build.location)
     try:
         decided = await build.store.cancel(ME, build.session_id, None, Caller("a test"))
         assert decided.workflow.status is Status.CANCELLING

@@ -379,7 +379,7 @@ def search(start: str, examples: int) -> None:
 
 
 def test_no_sequence_of_calls_makes_the_store_and_its_model_disagree(proof: Proof) -> None:
-    examples = search_in_two(__name__, proof.seed, proof.size(250, long=20_000))
+    examples = search_in_two(__name__, proof.seed, proof.size(160, long=20_000))
     proof.figure(f"{examples} sequences of up to {STEPS} calls: the model agrees with every answer")
 
 

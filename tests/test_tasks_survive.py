@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from .support.memory_wire import TASK_CAPABILITIES
-from .support.places import Place, is_held, residents, signal_worker, worker_of
+from .support.places import Place, residents, signal_worker, stop_apart, worker_of
 from .support.places import place as place  # a fixture, like the next one
 from .support.places import resident as resident
 from .support.rpc import PATIENCE, STATELESS, Json, Server
@@ -77,12 +77,9 @@ def signal_the_worker(place: Place, number: int) -> None:
 
 
 def stop_the_worker(place: Place) -> None:
-    """Stop it, but not while all others wait for its turn of writing to end."""
-    signal_the_worker(place, signal.SIGSTOP)
-    while is_held(place.location.turn):
-        signal_the_worker(place, signal.SIGCONT)
-        time.sleep(0.01)
-        signal_the_worker(place, signal.SIGSTOP)
+    """Stop it, if there is one."""
+    if (found := worker_of(place.location.database)) is not None:
+        stop_apart(found[0], place.location)
 
 
 def shipped(place: Place) -> bool:

@@ -98,11 +98,13 @@ class Corpus:
         schema = tool["inputSchema"]
         read_only = tool["annotations"]["readOnlyHint"]
         known = sorted(schema["properties"])
-        victim = self._draw.choice(known)
+        victim = self._draw.choice(known or ["session_id"])
         value = self._value()
         # What may be accepted must meet a session that nobody has, so that nothing is ever changed.
         how = self._draw.random()
-        hopeless = schema["properties"][victim].get("type") == "string" and not _acceptable(value)
+        hopeless = schema["properties"].get(victim, {}).get("type") == "string" and not _acceptable(
+            value
+        )
         alive = victim != "wait_seconds" and (read_only or (hopeless and 0.1 < how < 0.9))
         given = {name: self._fine(name) for name in {*schema.get("required", ()), "session_id"}}
         if alive and self._draw.random() < 0.5:
@@ -112,7 +114,7 @@ class Corpus:
             given.pop("session_id", None)
         given[victim] = value
         if how < 0.1:
-            given.pop(self._draw.choice(sorted(given)))
+            given.pop(self._draw.choice(sorted(given.keys() - {"no_such_argument"})))
         elif how < 0.2:
             given[self._odd_text()] = self._value()
         pairs = [f"{json.dumps(name)}:{text}" for name, text in given.items()]

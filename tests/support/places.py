@@ -145,6 +145,15 @@ def worker_of(database: Path) -> tuple[int, int] | None:
     return None if row is None or row[0] is None else (int(row[0]), int(row[1]))
 
 
+def stop_apart(worker: int, location: StoreLocation) -> None:
+    """Stop a worker, but not while all others wait for its turn of writing to end."""
+    os.kill(worker, signal.SIGSTOP)
+    while is_held(location.turn):
+        os.kill(worker, signal.SIGCONT)
+        time.sleep(0.01)
+        os.kill(worker, signal.SIGSTOP)
+
+
 def is_held(lock: Path) -> bool:
     """Whether a process holds this lock."""
     try:

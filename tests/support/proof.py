@@ -53,6 +53,9 @@ ONLY_JOINED = frozenset(
 )
 """Modules of real processes whose tests run both ways, with and without the resident, in the long form only."""
 
+IN_MAKE_CLIENTS = "test_a_client_that_is_in_wide_use_can_do_everything"
+"""What `make clients` does as well."""
+
 
 def shorten(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out of the short form what only repeats it without the resident, as most clients are not served."""
@@ -61,8 +64,11 @@ def shorten(config: pytest.Config, items: list[pytest.Item]) -> None:
     left_out = [
         item
         for item in items
-        if item.nodeid.partition(".py")[0].rpartition("/")[2] in ONLY_JOINED
-        and "alone" in item.name.partition("[")[2]
+        if (
+            item.nodeid.partition(".py")[0].rpartition("/")[2] in ONLY_JOINED
+            and "alone" in item.name.partition("[")[2]
+        )
+        or item.name.startswith(IN_MAKE_CLIENTS)
     ]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
