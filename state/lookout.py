@@ -62,6 +62,10 @@ class Lookout:
     def bump(self) -> None:
         """There is news: a commit, or a nudge."""
         self._wake()
+        for watch in self._watches:
+            if watch.urgent:
+                # It would rather look in vain than wait for the question.
+                watch.hear(None)
         self._ask()
 
     async def wait_change(self, seen: int, timeout: float, urgent: bool) -> int:
@@ -153,6 +157,8 @@ class SessionWatch:
         self._unsure = False
         self._known = 0
         self._waiter: _Waiter | None = None
+        self.urgent = False
+        """Whether it waits urgently now."""
 
     def __enter__(self) -> Self:
         """From now on nothing is missed."""
@@ -175,10 +181,11 @@ class SessionWatch:
         self._known = revision
         if not self._has_news():
             self._waiter = asyncio.get_running_loop().create_future()
+            self.urgent = urgent
             try:
                 await self._lookout.hold(self._waiter, timeout, urgent)
             finally:
-                self._waiter = None
+                self._waiter, self.urgent = None, False
         news, self._unsure = self._has_news(), False
         return news
 

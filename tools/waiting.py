@@ -53,21 +53,29 @@ async def wait_until(
     While a workflow needs a worker, sees to it that one is alive. An `urgent` wait also tells it that there is news.
     """
     deadline = time.monotonic() + seconds
+    news = urgent
     with desk.store.watch(desk.account, session_id) as watch:
         while True:
             session = await desk.store.session(desk.account, session_id)
             if reached(session) or time.monotonic() >= deadline:
                 return session
-            await _until_news(desk, watch, session, deadline, urgent, beat)
+            await _until_news(desk, watch, session, deadline, urgent, news, beat)
+            news = False
 
 
 async def _until_news(
-    desk: Desk, watch: Watch, session: Session, deadline: float, urgent: bool, beat: Beat | None
+    desk: Desk,
+    watch: Watch,
+    session: Session,
+    deadline: float,
+    urgent: bool,
+    news: bool,
+    beat: Beat | None,
 ) -> None:
     """Return when the session is to be read again."""
     while True:
         if needs_worker(session):
-            await desk.engine.wake(news=urgent)
+            await desk.engine.wake(news=news)
         now = time.monotonic()
         if beat is not None and now >= beat.due:
             await beat.tell(session)
