@@ -29,8 +29,8 @@ help: ## this list
 demo: $(WITH_CLI) ## build a real project, cancel it half-way, watch everything of it die
 	@$(RUN) examples/demo.py $(ARGS)
 
-# Two for each core, because tests wait for processes; not more than 8.
-WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$(( n < 4 ? 2 * n : 8 )))
+# One more than there are cores, because tests wait for processes; not more than 8.
+WORKERS := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$(( n < 7 ? n + 1 : 8 )))
 
 .PHONY: test
 test: $(WITH_DEV) ## all tests: style, types and import rules are among them (ARGS="-k cancel -x")
