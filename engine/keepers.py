@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 
@@ -48,14 +49,11 @@ class KeeperPool:
             if is_alive(spare.identity):
                 return spare
             self.retire(spare)
-        for left in reversed(range(TRIES)):
-            try:
+        for _ in range(TRIES - 1):
+            # It had no step yet, so whoever killed it has stopped nothing.
+            with contextlib.suppress(KeeperNotReady):
                 return await StepProcess.spawn()
-            except KeeperNotReady:
-                # It had no step yet, so whoever killed it has stopped nothing.
-                if not left:
-                    raise
-        raise AssertionError
+        return await StepProcess.spawn()
 
     def retire(self, process: StepProcess) -> None:
         """End a keeper, and whatever still runs of its step, without waiting for it."""

@@ -51,6 +51,7 @@ from bilt_mcp.tools import (
     needs_worker,
     question,
     session_result,
+    settled,
     success,
     wait_until,
 )
@@ -354,13 +355,9 @@ async def _answer(
 ) -> None:
     verb = desk.store.confirm if said else desk.store.decline
     by = Caller(f"the user of {caller_of(_tool_context(ctx))}", "mcp task")
-    # An answer that was taken is acted upon, also when the client has gone in this very moment.
-    with anyio.CancelScope(shield=True):
-        try:
-            workflow = await verb(desk.account, session.id, gate.action_id, by)
-        except NothingToConfirm:
-            return  # somebody was first: another answer, a cancel, or the clock
-        await after_answer(desk, workflow)
+    # Somebody may have been first: another answer, a cancel, or the clock.
+    with contextlib.suppress(NothingToConfirm):
+        await settled(desk, verb(desk.account, session.id, gate.action_id, by))
 
 
 def _tool_context(ctx: Context) -> ToolContext:

@@ -364,7 +364,7 @@ class SessionStore(Protocol):
     async def wait_change(self, seen: int, timeout: float, *, urgent: bool = False) -> int:
         """Return `changes()` as soon as it differs from `seen`, or after `timeout` seconds.
 
-        "Look again", no more: it carries no data and may come without cause. `urgent` looks every 5 ms, not 20.
+        "Look again", no more: it carries no data and may come without cause. `urgent` looks every 2 ms, not 20.
         """
         ...
 
@@ -384,6 +384,6 @@ class Watch(Protocol):
         """Return True as soon as the session's revision has passed this one, False after `timeout` seconds.
 
         "Look again", no more: it may come without cause, and comes when the session is gone or cannot be read. Other
-        sessions' changes wake nobody. `urgent` as in `wait_change`. For one caller at a time.
+        sessions' changes wake nobody but who is `urgent`, who also looks as in `wait_change`. For one caller at a time.
         """
         ...

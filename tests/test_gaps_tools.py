@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
+import anyio.lowlevel
 import pytest
 from mcp import Client
 from mcp_types import Implementation
 
 from bilt_mcp.server import create_server
-from bilt_mcp.state import SqliteStore, Started
+from bilt_mcp.state import SqliteStore, Started, Status
 from bilt_mcp.tools import Desk, ToolContext, cancel_workflow, send_message
+from bilt_mcp.tools.cancel_action import bilt_cancel_action
+from bilt_mcp.tools.pause_workflow import bilt_pause_workflow
+from bilt_mcp.tools.resume_workflow import bilt_resume_workflow
 
-from .support.agents import Agent, Hand, StillEngine
+from .support.agents import UNKNOWN, Agent, Hand, StillEngine
 from .support.agents import agent as agent  # a fixture, like the next three
 from .support.agents import hand as hand
 from .support.agents import still as still
@@ -126,3 +131,49 @@ async def test_the_name_that_a_client_gives_itself_is_shown_without_what_a_termi
     assert told.startswith("Cancelled by evil")
     assert told.isprintable()
     assert len(told) < 200
+
+
+@pytest.mark.parametrize(
+    ("verb", "tool", "arguments"),
+    [
+        ("request_pause", bilt_pause_workflow, ()),
+        ("resume", bilt_resume_workflow, ()),
+        ("decline", bilt_cancel_action, (UNKNOWN,)),
+    ],
+)
+async def test_a_decision_that_is_being_made_when_the_client_goes_is_acted_upon(
+    verb: str, tool: Callable[..., Coroutine[Any, Any, object]], arguments: tuple[str, ...]
+) -> None:
+    deciding, go_on = anyio.Event(), anyio.Event()
+    woken: list[str] = []
+
+    async def decide(*_: object) -> object:
+        deciding.set()
+        await go_on.wait()
+        woken.append("decided")
+        return SimpleNamespace(
+            final=False, id=UNKNOWN, session_id=UNKNOWN, status=Status.RUNNING, paused=None
+        )
+
+    async def wake(**_: object) -> None:
+        await anyio.lowlevel.checkpoint()
+        woken.append("woken")
+
+    engine = SimpleNamespace(wake=wake)
+    store = SimpleNamespace(**{verb: decide})
+    desk = SimpleNamespace(store=store, engine=engine, account="local")
+
+    async def at_the_desk() -> object:
+        return desk
+
+    office = SimpleNamespace(desk=at_the_desk)
+    nobody = SimpleNamespace(client_params=None)
+    context = SimpleNamespace(
+        request_context=SimpleNamespace(lifespan_context=office, session=nobody)
+    )
+    async with anyio.create_task_group() as client:
+        client.start_soon(tool, context, UNKNOWN, *arguments)
+        await deciding.wait()
+        client.cancel_scope.cancel()
+        go_on.set()
+    assert woken == ["decided", "woken"]

@@ -18,7 +18,7 @@ from . import (
     send_message,
 )
 from .desk import Desk, Engine, Office, ToolContext, caller_of
-from .gate import Decision, after_answer, can_ask, question
+from .gate import Decision, after_answer, can_ask, question, settled
 from .registry import ToolSpec, call
 from .results import StartedResult, session_result, success
 from .waiting import needs_worker, wait_until
@@ -67,6 +67,7 @@ __all__ = [
     "question",
     "resources",
     "session_result",
+    "settled",
     "success",
     "wait_until",
     "watching",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -32,33 +32,13 @@ def storable(text: str) -> str:
     return text
 
 
-SessionId = Annotated[
-    str,
-    Field(
-        pattern=_UUID,
-        description="From bilt_get_session.",
-        json_schema_extra={"format": "uuid"},
-    ),
-    AfterValidator(str.lower),
-]
-ProjectId = Annotated[
-    str,
-    Field(
-        pattern=_UUID,
-        description="From bilt_list_projects.",
-        json_schema_extra={"format": "uuid"},
-    ),
-    AfterValidator(str.lower),
-]
+def _id(told: str) -> Any:
+    return Field(pattern=_UUID, description=told, json_schema_extra={"format": "uuid"})
+
+
+SessionId = Annotated[str, _id("From bilt_get_session."), AfterValidator(str.lower)]
+ProjectId = Annotated[str, _id("From bilt_list_projects."), AfterValidator(str.lower)]
 WorkflowId = ProjectId
-ActionId = Annotated[
-    str,
-    Field(
-        pattern=_UUID,
-        description="From pending_action.",
-        json_schema_extra={"format": "uuid"},
-    ),
-    AfterValidator(str.lower),
-]
+ActionId = Annotated[str, _id("From pending_action."), AfterValidator(str.lower)]
 Text = Annotated[str, AfterValidator(storable)]
 Reason = Annotated[Text, Field(max_length=500, description="Kept in the history.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .arguments import ActionId, Reason, SessionId
 from .desk import ToolContext, caller_of, desk_of
-from .gate import after_answer, outcome
+from .gate import answered, settled
 from .registry import ToolSpec
 from .results import ActionResult
 
@@ -17,18 +17,9 @@ async def bilt_cancel_action(
     The workflow is then cancelled, or goes on without the step where bilt.toml says so.
     """
     desk = await desk_of(ctx)
-    workflow = await desk.store.decline(
-        desk.account, session_id, action_id, caller_of(ctx), reason or None
-    )
-    await after_answer(desk, workflow)
-    return ActionResult(
-        session_id=session_id,
-        action_id=action_id,
-        answer="declined",
-        status=workflow.status.value,
-        workflow_id=workflow.id,
-        message=f"The step will not run. {outcome(workflow)}",
-    )
+    no = desk.store.decline(desk.account, session_id, action_id, caller_of(ctx), reason or None)
+    workflow = await settled(desk, no)
+    return answered(action_id, workflow, yes=False, said="The step will not run.")
 
 
 TOOL = ToolSpec(

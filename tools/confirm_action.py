@@ -11,7 +11,7 @@ from bilt_mcp.state import Caller
 
 from .arguments import ActionId, SessionId
 from .desk import ToolContext, caller_of, desk_of
-from .gate import Decision, after_answer, ask, only_a_person, open_gate, outcome
+from .gate import Decision, answered, ask, only_a_person, open_gate, settled
 from .registry import ToolSpec
 from .results import ActionResult
 
@@ -37,16 +37,9 @@ async def bilt_confirm_action(
         )
     yes = isinstance(said, AcceptedElicitation) and said.data.confirm
     answer = desk.store.confirm if yes else desk.store.decline
-    workflow = await answer(desk.account, session_id, action_id, by)
-    await after_answer(desk, workflow)
-    return ActionResult(
-        session_id=session_id,
-        action_id=action_id,
-        answer="confirmed" if yes else "declined",
-        status=workflow.status.value,
-        workflow_id=workflow.id,
-        message=f"The user said {'yes' if yes else 'no'}. {outcome(workflow)}",
-    )
+    workflow = await settled(desk, answer(desk.account, session_id, action_id, by))
+    told = f"The user said {'yes' if yes else 'no'}."
+    return answered(action_id, workflow, yes=yes, said=told)
 
 
 TOOL = ToolSpec(

@@ -6,8 +6,10 @@ wrote is in it: either could say that the question is harmless.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Annotated
 
+import anyio
 from mcp.server.mcpserver import Elicit
 from mcp_types import ClientCapabilities
 from pydantic import BaseModel, Field
@@ -24,6 +26,7 @@ from bilt_mcp.state import (
 )
 
 from .desk import Desk, ToolContext, desk_of
+from .results import ActionResult
 
 _MOST_OF_A_PATH = 200
 
@@ -119,7 +122,29 @@ async def after_answer(desk: Desk, workflow: Workflow) -> None:
         await desk.engine.wake()
 
 
-def outcome(workflow: Workflow) -> str:
+async def settled(desk: Desk, decision: Awaitable[Workflow]) -> Workflow:
+    """What was decided, and seen to, also when the client has gone in this very moment."""
+    workflow: Workflow | None = None
+    with anyio.CancelScope(shield=True):
+        workflow = await decision
+        await after_answer(desk, workflow)
+    assert workflow is not None
+    return workflow
+
+
+def answered(action_id: str, workflow: Workflow, *, yes: bool, said: str) -> ActionResult:
+    """What an agent is told of an answer."""
+    return ActionResult(
+        session_id=workflow.session_id,
+        action_id=action_id,
+        answer="confirmed" if yes else "declined",
+        status=workflow.status.value,
+        workflow_id=workflow.id,
+        message=f"{said} {_outcome(workflow)}",
+    )
+
+
+def _outcome(workflow: Workflow) -> str:
     """What stands after an answer, and which call comes next."""
     if not workflow.final:
         return "The workflow goes on. Wait for its next change with bilt_get_session."

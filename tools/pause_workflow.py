@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .arguments import Reason, SessionId
 from .desk import ToolContext, caller_of, desk_of
+from .gate import settled
 from .registry import ToolSpec
 from .results import PausedResult
 
@@ -16,10 +17,8 @@ async def bilt_pause_workflow(
     Go on with bilt_resume_workflow. To stop what runs now use bilt_cancel_workflow.
     """
     desk = await desk_of(ctx)
-    workflow = await desk.store.request_pause(
-        desk.account, session_id, caller_of(ctx), reason or None
-    )
-    await desk.engine.wake()
+    asked = desk.store.request_pause(desk.account, session_id, caller_of(ctx), reason or None)
+    workflow = await settled(desk, asked)
     return PausedResult(
         session_id=session_id,
         status=workflow.status.value,

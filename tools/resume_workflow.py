@@ -8,7 +8,7 @@ from bilt_mcp.state import ConfirmationRequired, iso
 
 from .arguments import SessionId
 from .desk import ToolContext, caller_of, desk_of
-from .gate import only_a_person
+from .gate import only_a_person, settled
 from .registry import ToolSpec
 from .results import ResumedResult
 
@@ -20,7 +20,8 @@ async def bilt_resume_workflow(ctx: ToolContext, session_id: SessionId) -> Resum
     """
     desk = await desk_of(ctx)
     try:
-        workflow = await desk.store.resume(desk.account, session_id, caller_of(ctx))
+        resumed = desk.store.resume(desk.account, session_id, caller_of(ctx))
+        workflow = await settled(desk, resumed)
     except ConfirmationRequired as refused:
         session = await desk.store.session(desk.account, session_id)
         gate = session.pending_action
@@ -28,7 +29,6 @@ async def bilt_resume_workflow(ctx: ToolContext, session_id: SessionId) -> Resum
             raise
         why = "Resuming is not approving: the step waits for a person. bilt_confirm_action asks."
         raise only_a_person(desk, session, gate, why) from refused
-    await desk.engine.wake()
     return ResumedResult(
         session_id=session_id,
         status=workflow.status.value,

@@ -34,7 +34,7 @@ PLANTS: tuple[Plant, ...] = (
         within(
             "tools/arguments.py", f"{SNAPSHOTS}what_a_linter_of_tool_definitions_counts_is_there"
         ),
-        '        description="From bilt_list_projects.",\n',
-        "",
+        'ProjectId = Annotated[str, _id("From bilt_list_projects."),',
+        'ProjectId = Annotated[str, _id(""),',
     ),
 )

@@ -24,6 +24,12 @@ PLANTS: tuple[Plant, ...] = (
         "    if False:\n",
     ),
     plant(
+        "gates: a client that goes while it decides leaves the workflow to nobody",
+        within("tools/gate.py", "test_gaps_tools"),
+        "    with anyio.CancelScope(shield=True):\n        workflow = await decision\n",
+        "    with anyio.CancelScope():\n        workflow = await decision\n",
+    ),
+    plant(
         "gates: the question says what the build said",
         within("tools/gate.py", "test_tool_gates"),
         "        gate.message,\n",
