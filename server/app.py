@@ -12,10 +12,10 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, InputRequiredResult
 
-from bilt_mcp.state import VERSION, StoreLocation
+from bilt_mcp.state import VERSION, Project, StoreLocation, limited_to
 from bilt_mcp.tools import Desk, Office, build_tools, call
 
-from .config import Config
+from .config import LOCAL_ACCOUNT, Config
 from .icons import ICON
 from .live import Audience, Live
 from .offers import CACHE_HINTS, offer
@@ -71,6 +71,35 @@ class OpenStores:
         await self._stack.aclose()
 
 
+async def open_desk(config: Config, stores: OpenStores) -> Desk:
+    """The desk of the configuration's account. Raises `StoreUnavailable`."""
+    from bilt_mcp.engine import LocalEngine
+
+    location = StoreLocation.of(config.store)
+    store = await stores.get(location)
+    engine = LocalEngine(
+        store,
+        location,
+        config.environ,
+        config.worker_idle_seconds,
+        config.projects,
+        trace_context,
+    )
+    project = await _own_project(config, store)
+    return Desk(store, engine, config.account, project, config.terminal, stores.audience.count)
+
+
+async def _own_project(config: Config, store: SqliteStore) -> Project | None:
+    """What calls are about that name no project: this folder for this machine's user, else the account's newest."""
+    account = config.account
+    if (only := limited_to(account)) is not None:
+        return await store.project(account, only)
+    if account == LOCAL_ACCOUNT:
+        root = config.project
+        return await store.open_project(account, str(root), root.name or "root")
+    return next(iter(await store.projects(account)), None)
+
+
 class BiltOffice:
     """What one connection needs: its project in a store, opened when the first call asks for it."""
 
@@ -84,25 +113,8 @@ class BiltOffice:
 
     async def desk(self) -> Desk:
         """See `tools.Office.desk`."""
-        if self._desk is None:
-            from bilt_mcp.engine import LocalEngine
-
-            config = self._config
-            location = StoreLocation.of(config.store)
-            store = await self._stores.get(location)
-            root = config.project
-            project = await store.open_project(config.account, str(root), root.name or "root")
-            engine = LocalEngine(
-                store,
-                location,
-                config.environ,
-                config.worker_idle_seconds,
-                config.projects,
-                trace_context,
-            )
-            self._desk = Desk(
-                store, engine, config.account, project, config.terminal, self._stores.audience.count
-            )
+        if self._desk is None or self._desk.project is None:  # it may have one since
+            self._desk = await open_desk(self._config, self._stores)
         return self._desk
 
 

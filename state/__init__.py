@@ -5,6 +5,7 @@ The store itself is loaded when it is used: a client's first answer, the list of
 
 from typing import TYPE_CHECKING
 
+from .access import AccessStore, Account, Admission, ApiKey, Login, Window, limited_to
 from .clock import Clock, SystemClock, boot_id
 from .errors import (
     BiltError,
@@ -78,6 +79,7 @@ from .version import IDLE_SECONDS, VERSION
 if TYPE_CHECKING:
     from .driver import SQLITE_VERSION, WAL_RESET_NOTE
     from .sqlite import SqliteStore
+    from .sqlite_access import SqliteAccess
 
 __all__ = [
     "ACTIVE",
@@ -90,6 +92,10 @@ __all__ = [
     "UNNAMED",
     "VERSION",
     "WAL_RESET_NOTE",
+    "AccessStore",
+    "Account",
+    "Admission",
+    "ApiKey",
     "AuditEntry",
     "BiltError",
     "Caller",
@@ -113,6 +119,7 @@ __all__ = [
     "KeptFile",
     "KeptText",
     "LineRange",
+    "Login",
     "LostStep",
     "LostWorkflow",
     "Message",
@@ -136,6 +143,7 @@ __all__ = [
     "SessionNotFound",
     "SessionStore",
     "Side",
+    "SqliteAccess",
     "SqliteStore",
     "Started",
     "Status",
@@ -150,12 +158,14 @@ __all__ = [
     "Variant",
     "Visibility",
     "Watch",
+    "Window",
     "Withheld",
     "Workflow",
     "WorkflowAlreadyActive",
     "WorkflowNotFound",
     "boot_id",
     "iso",
+    "limited_to",
     "sources",
 ]
 
@@ -163,6 +173,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import driver, sqlite
+    from . import driver, sqlite, sqlite_access
 
-    return getattr(sqlite if name == "SqliteStore" else driver, name)
+    home = {"SqliteStore": sqlite, "SqliteAccess": sqlite_access}.get(name, driver)
+    return getattr(home, name)

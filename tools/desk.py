@@ -18,6 +18,7 @@ from bilt_mcp.state import (
     NewProject,
     Prepared,
     Project,
+    ProjectNotFound,
     SessionStore,
     StepRun,
 )
@@ -96,12 +97,19 @@ class Desk:
     store: SessionStore
     engine: Engine
     account: str
-    project: Project
-    """The project this server was started for."""
+    project: Project | None
+    """The project of calls that name none; None where the account has no project yet."""
     terminal: str = "bilt-mcp"
     """The program as a person has to call it to reach this store."""
     listeners: Callable[[str], int] = lambda _: 0
     """How many listen to the live updates of a session, in this process."""
+
+    @property
+    def own_project(self) -> Project:
+        """`project`. Raises `ProjectNotFound` where there is none."""
+        if self.project is None:
+            raise ProjectNotFound("There is no project yet. Make one with bilt_create_project.")
+        return self.project
 
 
 class Office(Protocol):

@@ -38,7 +38,7 @@ async def bilt_get_session(
     if session_id:
         session = await desk.store.session(desk.account, session_id)
     else:
-        session = await desk.store.latest_session(desk.account, project_id or desk.project.id)
+        session = await desk.store.latest_session(desk.account, project_id or desk.own_project.id)
     if needs_worker(session):
         await desk.engine.wake(news=False)
     known = session.revision if after_revision == UNSET else after_revision

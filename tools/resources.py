@@ -98,6 +98,8 @@ def templates() -> list[ResourceTemplate]:
 
 async def listed(desk: Desk) -> list[Resource]:
     """What is at hand now: the project's newest session, its newest workflow, and what that has printed and left."""
+    if desk.project is None:
+        return []
     newest = await desk.store.newest_ids(
         desk.account, "session", limit=1, project_id=desk.project.id
     )

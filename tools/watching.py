@@ -89,6 +89,8 @@ def listing(desk: Desk) -> Watch:
     """How to look at the list of resources: it changes with the newest session, its newest workflow, and its steps."""
 
     async def look() -> Look:
+        if desk.project is None:
+            return Look(None)
         newest = await desk.store.newest_ids(
             desk.account, "session", limit=1, project_id=desk.project.id
         )

@@ -1,0 +1,36 @@
+"""Who asks, once the gate has let him in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.types import Scope
+
+from bilt_mcp.state import Account
+
+_KEY = "bilt.identity"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A caller with a credential that is good."""
+
+    account: Account
+    name: str
+    """What the credential is called, for the history: `key ci`, `alice@example.com`, or `no key`."""
+    credential: str
+    """Tells this credential from all others: one MCP server, one rate limit each."""
+    read_only: bool = False
+    person: bool = False
+    """Whether it came by a login: a person at a page, who may answer gates."""
+
+
+def set_identity(scope: Scope, identity: Identity) -> None:
+    """Let the routes below know who asks."""
+    scope[_KEY] = identity
+
+
+def identity_of(scope: Scope) -> Identity:
+    """Who asks. Only for routes that the gate lets nobody reach without a credential."""
+    identity: Identity = scope[_KEY]
+    return identity
