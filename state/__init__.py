@@ -3,6 +3,7 @@
 The store itself is loaded when it is used: a client's first answer, the list of tools, needs none.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .access import AccessStore, Account, Admission, ApiKey, Login, Window, limited_to
@@ -173,7 +174,5 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import driver, sqlite, sqlite_access
-
-    home = {"SqliteStore": sqlite, "SqliteAccess": sqlite_access}.get(name, driver)
-    return getattr(home, name)
+    module = {"SqliteStore": "sqlite", "SqliteAccess": "sqlite_access"}.get(name, "driver")
+    return getattr(import_module(f".{module}", __name__), name)
