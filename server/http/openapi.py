@@ -1,0 +1,121 @@
+"""`GET /openapi.json`: the document that is made of the same models as requests are checked with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from bilt_mcp.state import VERSION
+
+from .error_models import ChatError, RestError
+from .operations import JSON, Answer, Operation
+
+_REF = "#/components/schemas/{model}"
+_GATE = {
+    400: "The request is not one of this route.",
+    401: "No credential, or not one that is good.",
+    403: "The credential, or the page that asks, may not do this.",
+    413: "The body has more than 4 MiB.",
+    415: "The body is not JSON.",
+    421: "This is not the host that was asked for.",
+    429: "Too many requests in the last 60 seconds; Retry-After says when to go on.",
+    500: "A failure of the server; its log has the cause under the id in the message.",
+    503: "The store cannot be used now, or the server is stopping.",
+}
+
+
+def routes(operations: Sequence[Operation]) -> list[BaseRoute]:
+    """The route of the document."""
+    body = document(operations)
+
+    async def openapi(_: Request) -> Response:
+        return JSONResponse(body)
+
+    return [Route("/openapi.json", openapi, methods=["GET"])]
+
+
+def document(operations: Sequence[Operation]) -> dict[str, Any]:
+    """OpenAPI 3.1 for these operations."""
+    refs, schemas = _schemas(operations)
+    paths: dict[str, Any] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method] = _described(operation, refs)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "bilt-mcp",
+            "version": VERSION,
+            "description": "Long build and deploy workflows that can really be stopped: invocations, and a chat "
+            "with confirmations. Agents use the same over MCP at /mcp.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": "session_id"},
+            },
+        },
+    }
+
+
+_Refs = dict[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
+
+
+def _schemas(operations: Iterable[Operation]) -> tuple[_Refs, dict[str, Any]]:
+    used: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {
+        (RestError, "serialization"): None,
+        (ChatError, "serialization"): None,
+    }
+    for operation in operations:
+        if operation.request is not None:
+            used[operation.request, "validation"] = None
+        for answer in operation.answers.values():
+            if answer.model is not None:
+                used[answer.model, "serialization"] = None
+    refs, definitions = models_json_schema(list(used), ref_template=_REF)
+    return dict(refs), definitions.get("$defs", {})  # pyright: ignore[reportReturnType]
+
+
+def _described(operation: Operation, refs: _Refs) -> dict[str, Any]:
+    error = ChatError if operation.tag in ("chat", "login") else RestError
+    told: dict[str, Any] = {
+        "operationId": operation.id,
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "responses": {},
+        "security": [{operation.credential: []}] if operation.credential else [],
+    }
+    if operation.parameters:
+        told["parameters"] = [
+            {
+                "name": parameter.name,
+                "in": parameter.place,
+                "required": parameter.required,
+                "description": parameter.description,
+                "schema": dict(parameter.schema),
+            }
+            for parameter in operation.parameters
+        ]
+    if operation.request is not None:
+        told["requestBody"] = {
+            "required": operation.request_required,
+            "content": {JSON: {"schema": refs[operation.request, "validation"]}},
+        }
+    answers = dict(operation.answers)
+    for status, description in _GATE.items():
+        answers.setdefault(status, Answer(description, error))
+    for status, answer in sorted(answers.items()):
+        response: dict[str, Any] = {"description": answer.description}
+        if answer.model is not None:
+            response["content"] = {answer.media: {"schema": refs[answer.model, "serialization"]}}
+        elif answer.media != JSON:
+            response["content"] = {answer.media: {"schema": {"type": "string"}}}
+        told["responses"][str(status)] = response
+    return told

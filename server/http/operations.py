@@ -1,0 +1,56 @@
+"""What a route takes and answers, as its module says it: the OpenAPI document is made of it, and so is its test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+Credential = Literal["bearer", "cookie"]
+Schema = Mapping[str, Any]
+
+ID: Schema = {"type": "string", "format": "uuid"}
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A part of the path or of the query."""
+
+    name: str
+    schema: Schema
+    description: str
+    place: Literal["path", "query", "header"] = "query"
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What comes with a status: a model, or text of a type of its own."""
+
+    description: str
+    model: type[BaseModel] | None = None
+    media: str = JSON
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one route. The errors that the gate gives for every route are not named again."""
+
+    method: Literal["get", "post"]
+    path: str
+    id: str
+    summary: str
+    tag: str
+    answers: Mapping[int, Answer]
+    request: type[BaseModel] | None = None
+    request_required: bool = True
+    parameters: Sequence[Parameter] = field(default_factory=tuple[Parameter, ...])
+    credential: Credential | None = "bearer"
+
+
+def path_id(name: str, description: str) -> Parameter:
+    """A UUID in the path."""
+    return Parameter(name, ID, description, "path", required=True)
