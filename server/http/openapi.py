@@ -65,7 +65,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     }
 
 
-_Refs = dict[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
+_Refs = dict[tuple[object, JsonSchemaMode], dict[str, Any]]
 
 
 def _schemas(operations: Iterable[Operation]) -> tuple[_Refs, dict[str, Any]]:
@@ -80,7 +80,7 @@ def _schemas(operations: Iterable[Operation]) -> tuple[_Refs, dict[str, Any]]:
             if answer.model is not None:
                 used[answer.model, "serialization"] = None
     refs, definitions = models_json_schema(list(used), ref_template=_REF)
-    return dict(refs), definitions.get("$defs", {})  # pyright: ignore[reportReturnType]
+    return {(which[0], which[1]): ref for which, ref in refs.items()}, definitions["$defs"]
 
 
 def _described(operation: Operation, refs: _Refs) -> dict[str, Any]:
