@@ -17,8 +17,11 @@ from .errors import (
     IdempotencyKeyReused,
     InvalidArguments,
     InvalidWorkflowFile,
+    KeyAlreadyExists,
+    KeyNotFound,
     NothingToConfirm,
     NoWorkflowConfigured,
+    PermissionDenied,
     Problem,
     ProjectAlreadyExists,
     ProjectNotFound,
@@ -79,6 +82,7 @@ from .version import IDLE_SECONDS, VERSION
 
 if TYPE_CHECKING:
     from .driver import SQLITE_VERSION, WAL_RESET_NOTE
+    from .keys import digest_of, looks_like_key, new_key
     from .sqlite import SqliteStore
     from .sqlite_access import SqliteAccess
 
@@ -119,6 +123,8 @@ __all__ = [
     "InvalidWorkflowFile",
     "KeptFile",
     "KeptText",
+    "KeyAlreadyExists",
+    "KeyNotFound",
     "LineRange",
     "Login",
     "LostStep",
@@ -131,6 +137,7 @@ __all__ = [
     "Note",
     "NothingToConfirm",
     "PendingAction",
+    "PermissionDenied",
     "Plan",
     "PlannedStep",
     "Prepared",
@@ -165,14 +172,25 @@ __all__ = [
     "WorkflowAlreadyActive",
     "WorkflowNotFound",
     "boot_id",
+    "digest_of",
     "iso",
     "limited_to",
+    "looks_like_key",
+    "new_key",
     "sources",
 ]
+
+
+_HOMES = {
+    "SqliteStore": "sqlite",
+    "SqliteAccess": "sqlite_access",
+    "digest_of": "keys",
+    "looks_like_key": "keys",
+    "new_key": "keys",
+}
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = {"SqliteStore": "sqlite", "SqliteAccess": "sqlite_access"}.get(name, "driver")
-    return getattr(import_module(f".{module}", __name__), name)
+    return getattr(import_module(f".{_HOMES.get(name, 'driver')}", __name__), name)

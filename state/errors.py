@@ -8,6 +8,8 @@
     ├── NoWorkflowConfigured · InvalidWorkflowFile
     ├── ConfirmationRequired · NothingToConfirm
     ├── IdempotencyKeyReused · ProjectAlreadyExists · RateLimitExceeded
+    ├── PermissionDenied         the credential is not for that
+    ├── KeyAlreadyExists · KeyNotFound
     └── StoreUnavailable         the store cannot be opened, read or written
 
 Each class is one row of CONTRACT "Error strings": `error` is the string that callers see, `details`
@@ -153,6 +155,24 @@ class IdempotencyKeyReused(BiltError):
     """The idempotency key came before with another message."""
 
     error = "Idempotency key reused"
+
+
+class PermissionDenied(BiltError):
+    """What the caller's credential may not do, whatever it is done to."""
+
+    error = "Permission denied"
+
+
+class KeyAlreadyExists(BiltError):
+    """A key of this name is in use."""
+
+    error = "Key already exists"
+
+
+class KeyNotFound(BiltError):
+    """No key in use has this name or id."""
+
+    error = "Key not found"
 
 
 class StoreUnavailable(BiltError):

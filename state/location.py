@@ -54,6 +54,26 @@ class StoreLocation:
         return self.folder / "write.turn"
 
     @property
+    def access(self) -> Path:
+        """The database of keys and logins."""
+        return self.folder / "access.db"
+
+    @property
+    def access_turn(self) -> Path:
+        """Held by whoever writes keys and logins."""
+        return self.folder / "access.turn"
+
+    @property
+    def limits(self) -> Path:
+        """The database of what was asked for in the last minute. Made anew when it is damaged or gone."""
+        return self.folder / "limits.db"
+
+    @property
+    def limits_turn(self) -> Path:
+        """Held by whoever counts a request."""
+        return self.folder / "limits.turn"
+
+    @property
     def settings(self) -> Path:
         """What holds for this store whoever uses it; made by hand, see `settings.py`."""
         return self.folder / "settings.toml"
@@ -111,16 +131,20 @@ class StoreLocation:
                 "share it safely. Use a folder on a local disk: --store PATH or BILT_STORE.",
                 store=str(self.database),
             )
+        self.make_file(self.database)
+
+    def make_file(self, path: Path) -> None:
+        """Make an empty database (0600) where there is no file yet, or raise `StoreUnavailable`."""
         try:
             # Only what is new is opened: closing a database takes away every lock that this process has on it.
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            os.close(os.open(self.database, flags, 0o600))
+            os.close(os.open(path, flags, 0o600))
         except FileExistsError:
-            if not os.access(self.database, os.R_OK | os.W_OK):
+            if not os.access(path, os.R_OK | os.W_OK):
                 refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-                raise self._cannot("write", self.database, refused) from None
+                raise self._cannot("write", path, refused) from None
         except OSError as error:
-            raise self._cannot("write", self.database, error) from error
+            raise self._cannot("write", path, error) from error
 
     def _make_folder(self, folder: Path) -> None:
         try:

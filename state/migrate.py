@@ -8,10 +8,13 @@ from importlib.resources import files
 from .driver import sqlite3
 from .errors import StoreUnavailable
 
+STORE = "sqlite"
+"""The migrations of the sessions; `access` and `limits` are those of what stands beside them."""
 
-def migrations() -> list[tuple[int, str]]:
-    """The numbers and texts of `migrations/sqlite/NNNN_name.sql`, in order."""
-    folder = files("bilt_mcp.state") / "migrations" / "sqlite"
+
+def migrations(kind: str = STORE) -> list[tuple[int, str]]:
+    """The numbers and texts of `migrations/<kind>/NNNN_name.sql`, in order."""
+    folder = files("bilt_mcp.state") / "migrations" / kind
     found = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return [(int(name[:4]), (folder / name).read_text("utf-8")) for name in found]
 
@@ -26,13 +29,13 @@ def statements(script: str) -> Iterator[str]:
             statement = ""
 
 
-def migrate(connection: sqlite3.Connection, name: str) -> int:
-    """Bring the schema up to date; returns its version.
+def migrate(connection: sqlite3.Connection, name: str, kind: str = STORE) -> int:
+    """Bring the schema of a database of this kind up to date; returns its version.
 
     The version is read again inside the write transaction, so of many processes that start together one does
     the work and the others find it done. Raises `StoreUnavailable` for a schema that is newer than this program.
     """
-    known = migrations()
+    known = migrations(kind)
     newest = known[-1][0]
     found = _version(connection)
     if found < newest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
@@ -22,8 +21,9 @@ from .hop import Hop
 from .location import StoreLocation
 from .lookout import Key, Lookout, SessionWatch, Told
 from .migrate import migrate, refuse_foreign
-from .reserve import give_up_reserve, is_full
-from .turn import TurnTimeout, WriteTurn
+from .reserve import give_up_reserve
+from .trouble import TROUBLE, unavailable
+from .turn import WriteTurn
 
 T = TypeVar("T")
 Row = sqlite3.Row
@@ -31,8 +31,6 @@ Row = sqlite3.Row
 OLDEST_SQLITE = (3, 37, 0)
 """STRICT tables; RETURNING is older."""
 CLOSED = "The store is closed."
-TROUBLE = (sqlite3.Error, UnicodeDecodeError, TurnTimeout, OSError)
-"""What using the file may raise."""
 
 
 class SqliteBase:
@@ -55,8 +53,8 @@ class SqliteBase:
         self.location.prepare()
         try:
             self._hop.open()
-            self._writer = await _open(self._connect_writer)
-            self._reader = await _open(self._connect_reader)
+            self._writer = await on_a_thread(self._connect_writer)
+            self._reader = await on_a_thread(self._connect_reader)
             self._probe = _connect(self.location)
             self._lookout.open()
         except TROUBLE as error:
@@ -178,38 +176,7 @@ class SqliteBase:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: Exception) -> BiltError:
-        path = self.location.database
-        code = getattr(error, "sqlite_errorname", "")
-        number = getattr(error, "errno", None)
-        if (
-            code.startswith("SQLITE_FULL")
-            or number in (errno.ENOSPC, errno.EDQUOT)
-            or (code.startswith("SQLITE_IOERR") and is_full(path.parent))
-        ):
-            told = f"The disk that holds the store {path} is full: nothing was changed. Make room, then call again."
-            return StoreFull(told, store=str(path))
-        if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")) or number in (
-            errno.EACCES,
-            errno.EPERM,
-            errno.EROFS,
-        ):
-            told = (
-                f"The store {path} cannot be written by this user. Change the permissions of the file and its "
-                "folder, or choose another place: --store PATH or BILT_STORE."
-            )
-        elif code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or isinstance(
-            error, UnicodeDecodeError
-        ):
-            told = (
-                f"The store {path} is damaged or not a bilt store. Move it away together with {path.name}-wal and "
-                f"{path.name}-shm (keep them), and call again: a new store is made."
-            )
-        elif code.startswith("SQLITE_BUSY") or isinstance(error, TurnTimeout):
-            told = f"Another process locked the store {path} for {BUSY_SECONDS:.0f} s: nothing was changed. Call again."
-        else:
-            kind = code or type(error).__name__
-            told = f"The store {path} failed ({kind}: {error}). Nothing was changed; call again."
-        return StoreUnavailable(told, store=str(path))
+        return unavailable(self.location.database, error, BUSY_SECONDS)
 
     # -- waiting ---------------------------------------------------------------------------------
 
@@ -246,7 +213,8 @@ class SqliteBase:
             self._hop.there(self._reader, look)
 
 
-async def _open(connect: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
+async def on_a_thread(connect: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
+    """A connection with a thread of its own, on which `connect` makes it."""
     threads: list[threading.Thread] = []
     made: list[sqlite3.Connection] = []
 

@@ -12,9 +12,10 @@ from .driver import sqlite3
 from .errors import StoreFull
 from .group_commit import write_alone
 from .settings import StoreSettings, read_settings
-from .sqlite_base import TROUBLE, one
+from .sqlite_base import one
 from .sqlite_rows import NOT_FINAL
 from .sqlite_writes import SharedWrites
+from .trouble import TROUBLE
 from .turn import WriteTurn
 
 MOST_AT_ONCE = 500

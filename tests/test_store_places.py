@@ -29,7 +29,7 @@ async def main(place):
     async with SqliteStore(StoreLocation.of(place)):
         return "opened"
 known = migrate.migrations()
-migrate.migrations = lambda: known
+migrate.migrations = lambda kind: known
 with tempfile.TemporaryDirectory() as folder:
     asyncio.run(main(folder))
 if os.geteuid() == 0:

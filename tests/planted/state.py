@@ -147,7 +147,7 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "the store's file is readable by all",
         within("state/location.py", "test_store_places"),
-        "os.open(self.database, flags, 0o600)",
-        "os.open(self.database, flags, 0o644)",
+        "os.open(path, flags, 0o600)",
+        "os.open(path, flags, 0o644)",
     ),
 )
