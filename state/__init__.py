@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .access import AccessStore, Account, Admission, ApiKey, Login, Window, limited_to
+from .calls import MOST_CALLS, CalledStep, Refusal, RefusalCode
 from .clock import Clock, SystemClock, boot_id
 from .errors import (
     BiltError,
@@ -40,6 +41,15 @@ from .history import (
     LineRange,
     StepRun,
     Withheld,
+)
+from .invocations import (
+    MAX_KEY_CHARS,
+    MOST_INVOCATIONS,
+    Invocation,
+    InvocationPage,
+    InvocationStatus,
+    InvocationStore,
+    message_of,
 )
 from .location import StoreLocation
 from .models import (
@@ -92,6 +102,9 @@ __all__ = [
     "FINAL",
     "IDLE",
     "IDLE_SECONDS",
+    "MAX_KEY_CHARS",
+    "MOST_CALLS",
+    "MOST_INVOCATIONS",
     "SQLITE_VERSION",
     "TRANSITIONS",
     "UNNAMED",
@@ -103,6 +116,7 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "BiltError",
+    "CalledStep",
     "Caller",
     "Cancelled",
     "CannotCancel",
@@ -121,6 +135,10 @@ __all__ = [
     "IdempotencyKeyReused",
     "InvalidArguments",
     "InvalidWorkflowFile",
+    "Invocation",
+    "InvocationPage",
+    "InvocationStatus",
+    "InvocationStore",
     "KeptFile",
     "KeptText",
     "KeyAlreadyExists",
@@ -147,6 +165,8 @@ __all__ = [
     "ProjectAlreadyExists",
     "ProjectNotFound",
     "RateLimitExceeded",
+    "Refusal",
+    "RefusalCode",
     "Session",
     "SessionNotFound",
     "SessionStore",
@@ -177,6 +197,7 @@ __all__ = [
     "limited_to",
     "looks_like_key",
     "new_key",
+    "message_of",
     "sources",
 ]
 

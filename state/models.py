@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+from .calls import Refusal
 from .transitions import FINAL, IDLE, Status
 
 Side = Literal["user", "ai"]
@@ -104,6 +105,12 @@ class PlannedStep:
     on_decline: Literal["cancel", "skip"] = "cancel"
     confirm_timeout: float | None = None
     """Seconds after which a gate that nobody has answered counts as declined."""
+    dry_run: bool = False
+    """It is not executed, and nobody is asked."""
+    bind: str | None = None
+    """What later steps call it by."""
+    ref: str | None = None
+    """The `bind` of an earlier step, whose output it gets."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,10 @@ class Plan:
     """How many workflows of the same project may run at once."""
     limits: Mapping[str, int] = field(default_factory=dict[str, int])
     """The engine's limits for each step; the store only keeps them."""
+    request: Mapping[str, Any] | None = None
+    """What an invocation's caller asked for, JSON, as it came; None for a message."""
+    refused: Sequence[Refusal] = ()
+    """Why it cannot be run: then nothing of it is, and it fails as soon as a worker takes it."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The store on SQLite: sessions, messages and starting.
 
 `sqlite_decisions.py` and `sqlite_gates.py` have what callers decide, `sqlite_projects.py` projects and the audit,
-`sqlite_worker.py` what a worker does, `sqlite_endings.py` how it ends.
+`sqlite_invocations.py` what REST callers ask, `sqlite_worker.py` what a worker does, `sqlite_endings.py` how it ends.
 """
 
 from __future__ import annotations
@@ -19,22 +19,19 @@ from .models import (
     Caller,
     MessagePage,
     MessageQuery,
-    Note,
     Plan,
     Session,
     Started,
     Workflow,
 )
 from .sqlite_base import Row, one
-from .sqlite_gates import GateVerbs
 from .sqlite_history import HistoryVerbs
+from .sqlite_invocations import InvocationVerbs
 from .sqlite_lookup import project_row, session_row, workflow_row
 from .sqlite_pages import message_page
 from .sqlite_projects import ProjectVerbs
-from .sqlite_prune import PruneVerbs
 from .sqlite_rows import (
     SESSION_QUERY,
-    plan_text,
     session_of,
     workflow_of,
 )
@@ -42,7 +39,7 @@ from .sqlite_worker import WorkerVerbs
 from .transitions import ACTIVE, Status
 
 
-class SqliteStore(GateVerbs, ProjectVerbs, HistoryVerbs, WorkerVerbs, PruneVerbs):
+class SqliteStore(InvocationVerbs, ProjectVerbs, HistoryVerbs, WorkerVerbs):
     """`SessionStore` on one SQLite file. Open it with `async with`."""
 
     async def latest_session(self, account: str, project_id: str) -> Session:
@@ -56,16 +53,7 @@ class SqliteStore(GateVerbs, ProjectVerbs, HistoryVerbs, WorkerVerbs, PruneVerbs
         def create(c: sqlite3.Connection) -> Row:
             found = newest(c)
             if found is None:
-                c.execute(
-                    """INSERT INTO session (id, account, project, created_at, updated_at)
-                       VALUES (:id, :account, :project, :now, :now)""",
-                    {
-                        "id": str(uuid4()),
-                        "account": account,
-                        "project": project_row(c, account, project_id)["n"],
-                        "now": self._clock.now(),
-                    },
-                )
+                self._new_session(c, account, project_row(c, account, project_id)["n"])
                 found = newest(c)
             assert found is not None
             return found
@@ -143,37 +131,13 @@ class SqliteStore(GateVerbs, ProjectVerbs, HistoryVerbs, WorkerVerbs, PruneVerbs
                 current_status=session["status"],
                 workflow_id=session["w_id"],
             )
-        now = self._clock.now()
-        row = one(
-            c,
-            """INSERT INTO workflow (id, session, project, status, message, plan, max_parallel, total_steps, step,
-                                     created_at)
-               SELECT :id, n, project, 'pending', :message, :plan, :max_parallel, :total, :step, :now
-               FROM session WHERE n = :session RETURNING n, id""",
-            id=workflow_id,
-            session=session["s_n"],
-            message=message,
-            plan=plan_text(plan),
-            max_parallel=plan.max_parallel,
-            total=len(plan.steps),
-            step=plan.steps[0].name,
-            now=now,
-        )
-        assert row is not None
+        workflow = self._accept(c, session, workflow_id, message, plan, by)
         if key is not None:
             c.execute(
                 "INSERT INTO idempotency (session, key, digest, workflow) VALUES (?, ?, ?, ?)",
-                (session["s_n"], key, _digest(message), row["n"]),
+                (session["s_n"], key, _digest(message), workflow),
             )
-        names = ", ".join(step.name for step in plan.steps)
-        said = [
-            Note(message, variant="info", side="user"),
-            Note(f"Workflow accepted from {by}. Steps: {names}", "info"),
-        ]
-        self._record(c, session, "start", by, workflow=row["n"])
-        self._append(c, session["s_n"], row["n"], said)
-        self._touch(c, session["s_n"])
-        return Started(session_id, row["id"], Status.PENDING)
+        return Started(session_id, workflow_id, Status.PENDING)
 
 
 def _digest(message: str) -> str:

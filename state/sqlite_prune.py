@@ -135,6 +135,7 @@ class PruneVerbs(SharedWrites):
         c.execute("DELETE FROM audit WHERE session = ?", (session,))
         c.execute(f"DELETE FROM gate WHERE workflow IN ({of_it})", (session,))
         c.execute(f"DELETE FROM step_run WHERE workflow IN ({of_it})", (session,))
+        c.execute(f"DELETE FROM invocation_key WHERE workflow IN ({of_it})", (session,))
         c.execute("DELETE FROM workflow WHERE session = ?", (session,))
         c.execute("DELETE FROM session WHERE n = ?", (session,))
         return True

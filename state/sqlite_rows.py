@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
+from .calls import Refusal, RefusalCode
 from .clock import Clock, boot_id
 from .driver import sqlite3
 from .models import (
@@ -53,6 +54,8 @@ WORKFLOW_COLUMNS = f"""
     w.created_at AS w_created_at, w.started_at, w.finished_at, w.cancel_requested_at, w.cancel_reason,
     w.pause_requested, w.failure, w.stopped, w.boot_id, w.started_mono, w.output_mono,
     CASE WHEN w.n IS NOT NULL THEN {DEPLOY_STATE} END AS deploy"""
+
+_OF_INVOCATIONS = frozenset({"dry_run", "bind", "ref", "request", "refused"})
 
 NOT_FINAL = "status NOT IN ('cancelled', 'completed', 'failed')"
 """In the words of the index `workflow_active`: a look for what is not over that lacks them reads every workflow."""
@@ -181,15 +184,27 @@ def message_of(row: Row) -> Message:
 
 
 def plan_text(plan: Plan) -> str:
-    """A plan as it is kept."""
-    return json.dumps(asdict(plan), ensure_ascii=False, separators=(",", ":"))
+    """A plan as it is kept; what only invocations have is left out of others, as it always was."""
+    kept = asdict(plan)
+    for part in (kept, *kept["steps"]):
+        for name in _OF_INVOCATIONS & part.keys():
+            if not part[name]:
+                del part[name]
+    return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
 
 
 def plan_of(text: str) -> Plan:
     """The plan that `plan_text` kept."""
     kept: dict[str, Any] = json.loads(text)
     kept["steps"] = tuple(PlannedStep(**step) for step in kept["steps"])
+    if "refused" in kept:
+        kept["refused"] = tuple(map(_refusal_of, kept["refused"]))
     return Plan(**kept)
+
+
+def _refusal_of(kept: dict[str, Any]) -> Refusal:
+    kept["code"] = RefusalCode(kept["code"])
+    return Refusal(**kept)
 
 
 def failure_text(failure: Failure) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import uuid4
 
 from .driver import sqlite3
-from .models import Caller, Note
+from .models import Caller, Note, Plan
 from .sqlite_base import Row, SqliteBase, one
-from .sqlite_rows import NTH, plan_of, quoted
+from .sqlite_rows import NTH, plan_of, plan_text, quoted
 from .transitions import Event, sources
 
 NEWEST = f"m.ordinal, m.variant, {NTH} AS nth"
@@ -24,6 +25,45 @@ _INSERT = """
 
 class SharedWrites(SqliteBase):
     """Pieces of transactions. None of them begins or ends one."""
+
+    def _new_session(self, c: sqlite3.Connection, account: str, project: int) -> str:
+        session_id = str(uuid4())
+        c.execute(
+            """INSERT INTO session (id, account, project, created_at, updated_at)
+               VALUES (:id, :account, :project, :now, :now)""",
+            {"id": session_id, "account": account, "project": project, "now": self._clock.now()},
+        )
+        return session_id
+
+    def _accept(
+        self, c: sqlite3.Connection, session: Row, id_: str, message: str, plan: Plan, by: Caller
+    ) -> int:
+        """A pending workflow with what was asked for, in a session that has none active; its number."""
+        row = one(
+            c,
+            """INSERT INTO workflow (id, session, project, status, message, plan, max_parallel, total_steps, step,
+                                     created_at)
+               SELECT :id, n, project, 'pending', :message, :plan, :max_parallel, :total, :step, :now
+               FROM session WHERE n = :session RETURNING n""",
+            id=id_,
+            session=session["s_n"],
+            message=message,
+            plan=plan_text(plan),
+            max_parallel=plan.max_parallel,
+            total=len(plan.steps),
+            step=plan.steps[0].name,
+            now=self._clock.now(),
+        )
+        assert row is not None
+        names = ", ".join(step.name for step in plan.steps)
+        said = [
+            Note(message, variant="info", side="user"),
+            Note(f"Workflow accepted from {by}. Steps: {names}", "info"),
+        ]
+        self._record(c, session, "start", by, workflow=row["n"])
+        self._append(c, session["s_n"], row["n"], said)
+        self._touch(c, session["s_n"])
+        return int(row["n"])
 
     def _fenced(self, c: sqlite3.Connection, epoch: int) -> bool:
         row = one(c, "SELECT 1 FROM worker WHERE epoch = :epoch", epoch=epoch)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from .history import History, IdKind
+from .invocations import InvocationStore
 from .models import (
     UNNAMED,
     AuditEntry,
@@ -32,7 +33,7 @@ from .settings import StoreSettings
 from .transitions import Status
 
 
-class SessionStore(Protocol):
+class SessionStore(InvocationStore, Protocol):
     """Where sessions, workflows and messages live, and where every race is decided.
 
     Rules that hold for every verb:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mcp.server.mcpserver import Context
 
 from bilt_mcp.state import (
+    CalledStep,
     Caller,
     Halted,
     History,
@@ -33,6 +34,16 @@ class Engine(Protocol):
         """Read the project's workflow file and choose the steps for `message`.
 
         Raises `NoWorkflowConfigured` and `InvalidWorkflowFile`.
+        """
+        ...
+
+    async def prepare_calls(
+        self, project: Project, steps: Sequence[CalledStep], request: Mapping[str, Any]
+    ) -> Prepared:
+        """Read the project's workflow file and plan these calls of its steps, 1 to `MOST_CALLS` of them, in this order.
+
+        What cannot be run makes a plan that is `refused`, with a reason for each call of which that is known.
+        `request` is what the caller sent, and is kept as it is.
         """
         ...
 
@@ -78,6 +89,17 @@ class Engine(Protocol):
         """One of them: lines of a text, safe to show, or all of another file; None when there is no such file.
 
         `path` is below the artifacts folder, as `KeptFile` has it. Raises `Withheld`.
+        """
+        ...
+
+    def artifact_count(self, workflow_id: str, *, final: bool = False) -> int:
+        """How many files the workflow's steps have left to be kept. Of a `final` one it is counted once."""
+        ...
+
+    def heartbeat(self) -> int | None:
+        """When the store's worker last showed that it lives, milliseconds since 1970; None when none ever had to.
+
+        It does so about every second while it runs something. Reads no file.
         """
         ...
 

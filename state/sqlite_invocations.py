@@ -1,0 +1,245 @@
+"""The store on SQLite: workflows whose steps a caller names, and how any workflow is read as one of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+
+from .clock import Clock
+from .driver import sqlite3
+from .errors import IdempotencyKeyReused, WorkflowNotFound
+from .history import StepRun
+from .invocations import MOST_INVOCATIONS, Invocation, InvocationPage, InvocationStatus
+from .models import Caller, PendingAction, Plan, Started
+from .sqlite_base import Row, one
+from .sqlite_gates import GateVerbs
+from .sqlite_lookup import project_row, session_row, workflow_row
+from .sqlite_prune import PruneVerbs
+from .sqlite_rows import WORKFLOW_COLUMNS, plan_of, workflow_of
+from .transitions import ACTIVE, Status
+
+_STATE = """
+    CASE w.status
+        WHEN 'pending' THEN 'queued'
+        WHEN 'running' THEN CASE
+            WHEN w.position = 1 AND w.confirmed_position IS NULL
+             AND NOT EXISTS (SELECT 1 FROM step_run AS r WHERE r.workflow = w.n) THEN 'dispatching'
+            ELSE 'running' END
+        WHEN 'paused' THEN 'running'
+        WHEN 'completed' THEN 'succeeded'
+        WHEN 'failed' THEN
+            CASE json_extract(w.failure, '$.code') WHEN 'timed_out' THEN 'timed_out' ELSE 'failed' END
+        ELSE w.status
+    END"""
+"""The `InvocationStatus` of workflow `w`."""
+
+_INVOCATION = f"""
+    SELECT w.n, w.plan, {_STATE} AS state, s.id AS s_id, s.n AS s_n, s.updated_at, p.id AS project, {WORKFLOW_COLUMNS},
+           g.id AS g_id, g.step AS g_step, g.message AS g_message, g.expires_at AS g_expires_at
+    FROM workflow AS w
+    JOIN session AS s ON s.n = w.session
+    JOIN project AS p ON p.n = w.project
+    LEFT JOIN gate AS g ON g.workflow = w.n AND g.answer IS NULL
+    WHERE """
+_ONE = f"{_INVOCATION} w.id = :id"
+_PAGE = f"""{_INVOCATION} w.session = :session AND w.n < :before
+    AND (:any OR {_STATE} IN (SELECT value FROM json_each(:states)))
+    ORDER BY w.n DESC LIMIT :limit"""
+_RUNS = """
+    SELECT workflow, position, attempt, name, started_at, finished_at, exit_code, outcome FROM step_run
+    WHERE workflow IN (SELECT value FROM json_each(?)) ORDER BY workflow, position, attempt"""
+_UP_TO = "SELECT count(*) FROM workflow WHERE session = :session AND n <= :n"
+_FROM_TO = "SELECT n FROM workflow WHERE session = ? AND n BETWEEN ? AND ? ORDER BY n DESC"
+
+
+class InvocationVerbs(GateVerbs, PruneVerbs):
+    """A part of `SessionStore`, whose docstrings are the contract."""
+
+    async def first_invocation(
+        self, account: str, project_id: str, key: str, digest: str
+    ) -> Started | None:
+        """See `InvocationStore.first_invocation`."""
+        return await self._read(
+            lambda c: _replay(c, project_row(c, account, project_id), key, digest)
+        )
+
+    async def invoke(
+        self,
+        account: str,
+        project_id: str,
+        message: str,
+        plan: Plan,
+        *,
+        workflow_id: str,
+        key: str | None = None,
+        digest: str = "",
+        by: Caller,
+    ) -> Started:
+        """See `InvocationStore.invoke`."""
+        settings = self.settings()
+
+        def accept(c: sqlite3.Connection) -> Started:
+            project = project_row(c, account, project_id)
+            if key is not None and (first := _replay(c, project, key, digest)) is not None:
+                return first
+            session = self._free_session(c, account, project)
+            workflow = self._accept(c, session, workflow_id, message, plan, by)
+            if key is not None:
+                c.execute(
+                    "INSERT INTO invocation_key (project, key, digest, workflow) VALUES (?, ?, ?, ?)",
+                    (project["n"], key, digest, workflow),
+                )
+            self._refuse_when_full(c, settings)
+            return Started(session["s_id"], workflow_id, Status.PENDING)
+
+        return await self._write(accept)
+
+    def _free_session(self, c: sqlite3.Connection, account: str, project: Row) -> Row:
+        newest = one(
+            c,
+            """SELECT id FROM session
+               WHERE n = (SELECT max(n) FROM session WHERE project = :project) AND account = :account""",
+            project=project["n"],
+            account=account,
+        )
+        if newest is not None:
+            session = session_row(c, account, newest["id"])
+            if session["status"] not in ACTIVE:
+                return session
+        return session_row(c, account, self._new_session(c, account, project["n"]))
+
+    async def invocation(self, account: str, workflow_id: str) -> Invocation:
+        """See `InvocationStore.invocation`."""
+
+        def look(c: sqlite3.Connection) -> Invocation:
+            workflow_row(c, account, workflow_id)
+            row = one(c, _ONE, id=workflow_id)
+            assert row is not None
+            return self._invocations_of(c, [row])[0]
+
+        found = await self._read(look)
+        if await self._expired(account, found):
+            found = await self._read(look)
+        return found
+
+    async def invocations(
+        self,
+        account: str,
+        session_id: str,
+        *,
+        statuses: Collection[InvocationStatus] = (),
+        after: str | None = None,
+        limit: int = 50,
+    ) -> InvocationPage:
+        """See `InvocationStore.invocations`."""
+        most = max(1, min(limit, MOST_INVOCATIONS))
+
+        def look(c: sqlite3.Connection) -> InvocationPage:
+            session = session_row(c, account, session_id)["s_n"]
+            values = {
+                "session": session,
+                "before": 1 << 62 if after is None else _number_of(c, session, after),
+                "any": not statuses,
+                "states": json.dumps(list(statuses)),
+                "limit": most + 1,
+            }
+            rows = c.execute(_PAGE, values).fetchall()
+            return InvocationPage(self._invocations_of(c, rows[:most]), len(rows) > most)
+
+        page = await self._read(look)
+        for found in page.invocations:
+            if await self._expired(account, found):
+                return await self._read(look)
+        return page
+
+    async def _expired(self, account: str, found: Invocation) -> bool:
+        """Whether its gate was not answered in time: then it is declined now."""
+        gate = found.pending_action
+        if gate is None or gate.expires_at is None or gate.expires_at > self._clock.now():
+            return False
+        await self.session(account, found.workflow.session_id)
+        return True
+
+    def _invocations_of(self, c: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[Invocation]:
+        """Rows of `_INVOCATION` of one session, newest first."""
+        if not rows:
+            return ()
+        numbers = [row["n"] for row in rows]
+        runs: dict[int, list[StepRun]] = {n: [] for n in numbers}
+        for workflow, *run in c.execute(_RUNS, (json.dumps(numbers),)).fetchall():
+            runs[workflow].append(StepRun(*run))
+        sequences = _sequences(c, rows[0]["s_n"], numbers)
+        return [
+            _invocation_of(row, self._clock, sequences[row["n"]], runs[row["n"]]) for row in rows
+        ]
+
+
+def _invocation_of(row: Row, clock: Clock, sequence: int, runs: Sequence[StepRun]) -> Invocation:
+    plan = plan_of(row["plan"])
+    gate = None
+    if row["g_id"] is not None:
+        planned = plan.steps[row["position"] - 1]
+        gate = PendingAction(
+            action_id=row["g_id"],
+            step=row["g_step"],
+            message=row["g_message"],
+            expires_at=row["g_expires_at"],
+            position=row["position"],
+            deploy=planned.deploy,
+            on_decline=planned.on_decline,
+        )
+    return Invocation(
+        workflow=workflow_of(row, clock),
+        status=InvocationStatus(row["state"]),
+        project_id=row["project"],
+        sequence=sequence,
+        plan=plan,
+        runs=runs,
+        pending_action=gate,
+        updated_at=row["updated_at"],
+    )
+
+
+def _sequences(c: sqlite3.Connection, session: int, numbers: Sequence[int]) -> dict[int, int]:
+    """The numbers in their session of these workflows, newest first; all before them are counted only once."""
+    row = one(c, _UP_TO, session=session, n=numbers[0])
+    assert row is not None
+    newest = int(row[0])
+    if len(numbers) == 1:
+        return {numbers[0]: newest}
+    between = c.execute(_FROM_TO, (session, numbers[-1], numbers[0])).fetchall()
+    return {n: newest - behind for behind, (n,) in enumerate(between)}
+
+
+def _number_of(c: sqlite3.Connection, session: int, workflow_id: str) -> int:
+    row = one(
+        c,
+        "SELECT n FROM workflow WHERE id = :id AND session = :session",
+        id=workflow_id,
+        session=session,
+    )
+    if row is None:
+        raise WorkflowNotFound(
+            "No invocation of this run has this id. Read the list from its beginning."
+        )
+    return int(row["n"])
+
+
+def _replay(c: sqlite3.Connection, project: Row, key: str, digest: str) -> Started | None:
+    row = one(
+        c,
+        """SELECT k.digest, w.id, s.id AS session_id FROM invocation_key AS k
+           JOIN workflow AS w ON w.n = k.workflow JOIN session AS s ON s.n = w.session
+           WHERE k.project = :project AND k.key = :key""",
+        project=project["n"],
+        key=key,
+    )
+    if row is None:
+        return None
+    if row["digest"] != digest:
+        raise IdempotencyKeyReused(
+            "This idempotencyKey came before with another request in this project. Nothing was started. Use a new "
+            "key for a new request.",
+            workflow_id=row["id"],
+        )
+    return Started(row["session_id"], row["id"], Status.PENDING)
