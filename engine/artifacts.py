@@ -124,11 +124,25 @@ class Artifacts:
             return found
 
 
+def count_files(run: Path) -> int:
+    """How many files there are below the artifacts folder of a run: those of which `Artifacts` knows."""
+    with open_folder(run) as folder:
+        return 0 if folder is None else sum(1 for _ in _entries(folder))
+
+
 def _walk(run: int) -> Iterator[tuple[bytes, int]]:
     """The files below the artifacts folder, with their sizes; as many as `MOST_ENTRIES` lets be looked at."""
+    for path, entry in _entries(run):
+        with contextlib.suppress(OSError):
+            yield path, entry.stat(follow_symlinks=False).st_size
+
+
+def _entries(run: int) -> Iterator[tuple[bytes, os.DirEntry[str]]]:
     left = MOST_ENTRIES
 
-    def walk(folder: int, name: str, before: bytes, depth: int) -> Iterator[tuple[bytes, int]]:
+    def walk(
+        folder: int, name: str, before: bytes, depth: int
+    ) -> Iterator[tuple[bytes, os.DirEntry[str]]]:
         nonlocal left
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
@@ -145,8 +159,7 @@ def _walk(run: int) -> Iterator[tuple[bytes, int]]:
                     if entry.is_dir(follow_symlinks=False):
                         inner.append(entry.name)
                     elif entry.is_file(follow_symlinks=False):
-                        with contextlib.suppress(OSError):
-                            yield before + os.fsencode(entry.name), _size(entry)
+                        yield before + os.fsencode(entry.name), entry
             for found in inner:
                 if depth < MOST_DEPTH:
                     yield from walk(here, found, before + os.fsencode(found) + b"/", depth + 1)
@@ -154,10 +167,6 @@ def _walk(run: int) -> Iterator[tuple[bytes, int]]:
             os.close(here)
 
     yield from walk(run, FOLDER, b"", 1)
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    return entry.stat(follow_symlinks=False).st_size
 
 
 def _told(path: bytes, file: int, redactor: Redactor) -> bool:

@@ -15,13 +15,15 @@ from bilt_mcp.state import (
     Withheld,
 )
 
-from .artifacts import Artifacts
+from .artifacts import Artifacts, count_files
 from .kept_text import Extents, open_file, open_folder, read_lines
 from .live_log import open_live_log
 from .run_folder import RunFolder, step_file_name
 from .safe_text import Redactor
 from .step_log import SEGMENT_TRIES, log_paths, read_log
 
+MOST_COUNTS = 10_000
+"""Workflows whose artifacts are not counted again."""
 _SOON = "The workflow is over and its log is being made safe to show. Read it again in a moment."
 
 
@@ -30,6 +32,7 @@ class KeptReader:
 
     def __init__(self, location: StoreLocation) -> None:
         self._location = location
+        self._counts: dict[str, int] = {}
 
     def log(self, history: History, run: StepRun, wanted: LineRange) -> KeptText | None:
         """See `tools.Engine.read_log`."""
@@ -75,6 +78,17 @@ class KeptReader:
     def artifacts(self, history: History, most: int) -> Sequence[KeptFile]:
         """See `tools.Engine.artifacts`."""
         return self._artifacts(history).files(most)
+
+    def artifact_count(self, workflow_id: str, final: bool) -> int:
+        """See `tools.Engine.artifact_count`."""
+        found = self._counts.get(workflow_id)
+        if found is None:
+            found = count_files(self._location.run(workflow_id))
+            if final:
+                if len(self._counts) >= MOST_COUNTS:
+                    self._counts.clear()
+                self._counts[workflow_id] = found
+        return found
 
     def artifact(self, history: History, path: bytes, wanted: LineRange) -> KeptText | bytes | None:
         """See `tools.Engine.read_artifact`."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -20,6 +21,7 @@ import anyio.to_thread
 
 from bilt_mcp.state import (
     IDLE_SECONDS,
+    CalledStep,
     Caller,
     DeployState,
     Halted,
@@ -30,7 +32,6 @@ from bilt_mcp.state import (
     LineRange,
     NewProject,
     Plan,
-    PlannedStep,
     Prepared,
     Problem,
     Project,
@@ -42,14 +43,17 @@ from bilt_mcp.state import (
     StoreUnavailable,
 )
 
+from .called_steps import plan_calls
 from .control import ask
 from .environment import capture_environment, missing_secrets
 from .identity import code_identity
 from .kept import KeptReader
 from .new_project import make_project
+from .planning import make_plan, planned
 from .run_folder import RunFolder
 from .tracing import trace_settings, without_telemetry
 from .workflow_file import load
+from .workflow_step import Step
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +106,15 @@ class LocalEngine:
 
     async def prepare(self, project: Project, message: str) -> Prepared:
         """See `tools.Engine.prepare`. The caller's environment is looked at now, once."""
+        await self._retire_other_code()
+        # A thread, because a slow `when` may block; nothing is started from it that must outlive it.
+        return await anyio.to_thread.run_sync(self._prepare, project, message)
+
+    async def _retire_other_code(self) -> None:
         # Before there is something to take up: other code must not be what runs it.
         with contextlib.suppress(OSError):
             if _is_held(self._location.lock) and not await self._is_alive():
                 await self._retire()
-        # A thread, because a slow `when` may block; nothing is started from it that must outlive it.
-        return await anyio.to_thread.run_sync(self._prepare, project, message)
 
     def _prepare(self, project: Project, message: str) -> Prepared:
         file = load(Path(project.root))
@@ -123,25 +130,27 @@ class LocalEngine:
                     for step, name in missing
                 ],
             )
-        plan = Plan(
-            steps=tuple(
-                PlannedStep(
-                    name=step.name,
-                    spec=step.model_dump(mode="json"),
-                    deploy=step.deploy,
-                    confirm=step.confirm,
-                    on_decline=step.on_decline,
-                    confirm_timeout=step.confirm_timeout,
-                )
-                for step in steps
-            ),
-            timeout=file.limits.timeout,
-            max_parallel=file.limits.max_parallel,
-            limits={
-                "log_bytes": file.limits.log_bytes,
-                "max_messages": file.limits.max_messages,
-            },
-        )
+        return self._keep(make_plan(file, [planned(step) for step in steps]), steps)
+
+    async def prepare_calls(
+        self, project: Project, steps: Sequence[CalledStep], request: Mapping[str, Any]
+    ) -> Prepared:
+        """See `tools.Engine.prepare_calls`. The caller's environment is looked at now, once."""
+        await self._retire_other_code()
+        return await anyio.to_thread.run_sync(self._prepare_calls, project, steps, request)
+
+    def _prepare_calls(
+        self, project: Project, calls: Sequence[CalledStep], request: Mapping[str, Any]
+    ) -> Prepared:
+        found = plan_calls(Path(project.root), calls, request, self._environ)
+        if found.plan.refused:
+            return Prepared(str(uuid4()), found.plan)  # nothing of it needs anything to run
+        return self._keep(found.plan, found.steps, found.args)
+
+    def _keep(
+        self, plan: Plan, steps: Sequence[Step], args: Mapping[int, str] | None = None
+    ) -> Prepared:
+        """Keep what the plan's steps need to run."""
         prepared = Prepared(str(uuid4()), plan)
         try:
             folder = self._folder(prepared.workflow_id)
@@ -150,7 +159,7 @@ class LocalEngine:
                 "context": dict(self._trace_context()),
                 "settings": trace_settings(self._environ),
             }
-            folder.create(capture_environment(steps, self._environ), secrets, trace)
+            folder.create(capture_environment(steps, self._environ), secrets, trace, args)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise (StoreFull if full else StoreUnavailable)(
@@ -209,7 +218,18 @@ class LocalEngine:
         """See `tools.Engine.read_artifact`."""
         return await anyio.to_thread.run_sync(self._kept.artifact, history, path, wanted)
 
+    def artifact_count(self, workflow_id: str, *, final: bool = False) -> int:
+        """See `tools.Engine.artifact_count`."""
+        return self._kept.artifact_count(workflow_id, final)
+
     # -- the worker --------------------------------------------------------------------------------
+
+    def heartbeat(self) -> int | None:
+        """See `tools.Engine.heartbeat`."""
+        try:
+            return self._location.heartbeat.stat().st_mtime_ns // 1_000_000
+        except OSError:
+            return None
 
     async def wake(self, *, news: bool = True) -> None:
         """See `tools.Engine.wake`."""

@@ -1,8 +1,10 @@
 """The private files of one workflow.
 
-open/<workflow id>.json              only while it is not final: the variables its steps may see, secrets too
+open/<workflow id>.json              only while it is not final: the variables its steps may see, secrets too, and what
+                                     an invocation's caller gave them as arguments
 runs/<workflow id>/message.txt       the message (BILT_MESSAGE_FILE)
                    01.1.log          the kept output of step 1, attempt 1, safe to show
+                   01.output         only while it is not final: what step 1 printed, for later steps that refer to it
                    artifacts/        what the steps leave there (BILT_ARTIFACTS)
                    artifacts.safe    which of these tell none of the secrets, where there are secrets
 """
@@ -14,7 +16,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from .safe_text import Redactor
 from .step_log import log_paths, read_log
 
 _PIECE_BYTES = 1 << 16
+_OUTPUT = ".output"
 
 
 class RunFolder:
@@ -51,13 +54,17 @@ class RunFolder:
         environment: Mapping[str, str],
         secrets: Sequence[str],
         trace: Mapping[str, Mapping[str, str]] | None = None,
+        args: Mapping[int, str] | None = None,
     ) -> None:
         """Make the folder and keep the environment, durably: the workflow may start after a power cut.
 
-        `secrets` names the variables whose values must never be shown; `trace` is what `trace` returns.
+        `secrets` names the variables whose values must never be shown; `trace` and `args` are what the methods of
+        these names return.
         """
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         kept = {"environment": dict(environment), "secrets": list(secrets), "trace": trace or {}}
+        if args:
+            kept["args"] = {str(position): text for position, text in args.items()}
         _write_private(self._open, [json.dumps(kept)], durable=True)
 
     def discard(self) -> None:
@@ -74,6 +81,27 @@ class RunFolder:
         """`context`, the trace's variables where the workflow was started, and `settings` for its spans, if any."""
         kept = self._kept()
         return {} if kept is None else kept.get("trace", {})
+
+    def args(self) -> dict[int, str]:
+        """What callers gave steps as their arguments, JSON by position from 1."""
+        kept = self._kept()
+        given: dict[str, str] = {} if kept is None else kept.get("args", {})
+        return {int(position): text for position, text in given.items()}
+
+    def keep_output(self, position: int, attempt: int) -> None:
+        """Make what an attempt has printed, safe to show, the `output` of its step."""
+        log = read_log(self.path, step_file_name(position, attempt))
+        _write_private(self.output(position), self._safe(log, Redactor(self.secrets() or ())))
+
+    def output(self, position: int) -> Path:
+        """What a step printed, for others; no file where it was not kept."""
+        return self.path / f"{position:02d}{_OUTPUT}"
+
+    def forget_outputs(self) -> None:
+        """Delete what was kept for other steps: none follows."""
+        for output in self.path.glob(f"*{_OUTPUT}"):
+            with contextlib.suppress(OSError):
+                output.unlink(missing_ok=True)
 
     def write_message(self, message: str) -> None:
         """Write the message's file and make room for artifacts."""
@@ -121,14 +149,17 @@ class RunFolder:
         return kept
 
     def _make_safe(self, name: str, redactor: Redactor) -> None:
-        reader = LineReader(redactor)
-        log = read_log(self.path, name)
-        # In pieces: a megabyte of short lines would otherwise be a hundred megabytes of strings.
-        pieces = (log[at : at + _PIECE_BYTES] for at in range(0, len(log), _PIECE_BYTES))
-        safe = chain(map(reader.read, pieces), (f"{line}\n" for line in reader.finish()))
+        safe = self._safe(read_log(self.path, name), redactor)
         _write_private(self.path / f"{name}.log", safe)
         for raw in log_paths(self.path, name):
             raw.unlink(missing_ok=True)
+
+    @staticmethod
+    def _safe(log: bytes, redactor: Redactor) -> Iterator[str]:
+        reader = LineReader(redactor)
+        # In pieces: a megabyte of short lines would otherwise be a hundred megabytes of strings.
+        pieces = (log[at : at + _PIECE_BYTES] for at in range(0, len(log), _PIECE_BYTES))
+        return chain(map(reader.read, pieces), (f"{line}\n" for line in reader.finish()))
 
 
 def step_file_name(position: int, attempt: int) -> str:

@@ -23,12 +23,14 @@ from bilt_mcp.state import (
     FailureCode,
     Halted,
     Note,
+    Refusal,
     SessionStore,
     Stopped,
     StoreUnavailable,
 )
 
 from .artifact_notes import artifact_notes
+from .call_variables import call_variables, keep_for_others
 from .housekeeping import size_of
 from .keepers import KeeperPool
 from .patience import attempt as try_once
@@ -140,6 +142,9 @@ class Runner:
     # -- the steps -------------------------------------------------------------------------------
 
     async def _run_steps(self) -> None:
+        if self._claim.plan.refused:
+            await self._fail_refused(self._claim.plan.refused)
+            return
         environment = self._folder.environment()
         if environment is None:
             await self._fail(
@@ -162,7 +167,8 @@ class Runner:
 
     async def _paused(self) -> bool:
         planned = self._claim.plan.steps[self._claim.position - 1]
-        question = None if self._claim.confirmed else planned.confirm
+        asks = not self._claim.confirmed and not planned.dry_run
+        question = planned.confirm if asks else None
         if await self._insist(lambda: self._store.pause(self._claim, question)):
             return True
         if question is not None:
@@ -172,6 +178,11 @@ class Runner:
     async def _run_step(self) -> bool:
         """Run the step at the claim's position with its retries; False when the workflow has ended by it."""
         planned = self._claim.plan.steps[self._claim.position - 1]
+        if planned.dry_run:
+            await self._say(
+                [Note(f"Step {planned.name} was not executed: a dry run.", "info", planned.name)]
+            )
+            return True
         try:
             step = Step.model_validate(planned.spec)
         except ValidationError as error:
@@ -185,6 +196,7 @@ class Runner:
                 return False
             ended = await self._run_attempt(step, number)
             if ended.succeeded:
+                await keep_for_others(self._claim, self._folder, number)
                 return True
             out_of_time = self._deadline is not None and time.monotonic() >= self._deadline
             final = number > step.retries or out_of_time or ended.result.lost
@@ -209,7 +221,7 @@ class Runner:
             self._environment,
             self._folder,
             self._revive,
-            span.variables,
+            {**span.variables, **call_variables(self._claim, self._folder)},
         )
         self._attempt, self._last = attempt, None
         if self._cancelled:
@@ -256,6 +268,11 @@ class Runner:
         secrets = {name for step in self._claim.plan.steps for name in step.spec.get("secrets", ())}
         redactor = Redactor(self._environment.get(name, "") for name in secrets)
         return artifact_notes(self._folder.artifacts, redactor)
+
+    async def _fail_refused(self, refused: Sequence[Refusal]) -> None:
+        more = f" And {len(refused) - 1} more cannot be run." if refused[1:] else ""
+        told = f"Nothing was run. Step {refused[0].index + 1}: {refused[0].message}{more}"
+        await self._fail(FailureCode.INVALID_WORKFLOW, told, refused[0].call)
 
     async def _fail_interrupted(self, step: Step) -> None:
         await self._fail(
@@ -344,6 +361,7 @@ class Runner:
             await anyio.to_thread.run_sync(self._folder.make_logs_safe)
             status = await insist(lambda: self._store.workflow_status(self._claim.workflow_id))
             if status in FINAL:
+                self._folder.forget_outputs()
                 size = await anyio.to_thread.run_sync(size_of, self._folder.path)
                 await try_once(lambda: self._store.keep_files(self._claim.workflow_id, size))
                 self._folder.forget()

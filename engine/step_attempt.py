@@ -76,9 +76,9 @@ class StepAttempt:
         environment: Mapping[str, str],
         folder: RunFolder,
         revive: tuple[str, ...],
-        trace: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """`trace` are the variables with which the step's tools go on with a trace."""
+        """`variables` are what the step gets beside those of every step."""
         self._store = store
         self._claim = claim
         self._step = step
@@ -86,7 +86,7 @@ class StepAttempt:
         self._environment = environment
         self._folder = folder
         self._revive = revive
-        self._trace = trace or {}
+        self._variables = variables or {}
         self._process: StepProcess | None = None
         self._stopped = False
         self.ticket: StepTicket | None = None
@@ -217,7 +217,7 @@ class StepAttempt:
             "BILT_STEP": step.name,
             "BILT_ARTIFACTS": str(self._folder.artifacts),
             "BILT_COOKIE": ticket.cookie,
-            **self._trace,
+            **self._variables,
         }
         return StepCommand(
             argv=step.argv,

@@ -61,6 +61,7 @@ log = logging.getLogger("bilt_mcp.worker")
 CODE = code_identity()
 """What this process runs, whatever is installed since."""
 LOOK_SECONDS = 1.0
+BEAT_SECONDS = 1.0
 LEAST_PLACES = 16
 """Workflows at once where nobody says otherwise: steps mostly wait, and one that is pending seems to hang."""
 MAX_LOG_BYTES = 1_048_576
@@ -115,6 +116,7 @@ class Worker:
             await tasks.start(control.serve, self._location.control, self._answer)
             ready()
             tasks.start_soon(self._keepers.run)
+            tasks.start_soon(self._beat)
             await self._sweep(tasks)
             tasks.start_soon(keep_house, self._store, self._location, self._epoch)
             await self._work(tasks)
@@ -201,6 +203,7 @@ class Worker:
         status = await self._store.workflow_status(workflow_id)
         folder = RunFolder(self._location, workflow_id)
         if status in FINAL:
+            folder.forget_outputs()
             await anyio.to_thread.run_sync(folder.make_logs_safe)
             size = await anyio.to_thread.run_sync(size_of, folder.path)
             await self._store.keep_files(workflow_id, size)
@@ -245,6 +248,7 @@ class Worker:
             revive = revival(self._location, self._idle_seconds)
             runner = Runner(self._store, claim, folder, self._keepers, revive, self._spans)
             self._runners[claim.workflow_id] = runner
+            self._show_life()
             tasks.start_soon(self._run, claim.workflow_id, runner)
 
     def _most_at_once(self) -> int:
@@ -274,6 +278,16 @@ class Worker:
                 halted = await runner.halt(asked["reason"], Caller(**asked["by"]))
                 return {"workflow_id": halted.workflow_id, "stopped": asdict(halted.stopped)}
         return {}
+
+    async def _beat(self) -> None:
+        while True:
+            if self._runners:
+                self._show_life()
+            await anyio.sleep(BEAT_SECONDS)
+
+    def _show_life(self) -> None:
+        with contextlib.suppress(OSError):
+            self._location.heartbeat.touch(0o600)
 
     async def _answer_bell(self) -> None:
         try:

@@ -94,6 +94,11 @@ class StoreLocation:
         return self.folder / "worker.sock"
 
     @property
+    def heartbeat(self) -> Path:
+        """Touched by the worker every second while it runs something."""
+        return self.folder / "worker.beat"
+
+    @property
     def doorbell(self) -> Path:
         """A FIFO on which anybody tells the worker to look at once."""
         return self.folder / "worker.bell"
