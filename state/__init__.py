@@ -196,8 +196,8 @@ __all__ = [
     "iso",
     "limited_to",
     "looks_like_key",
-    "new_key",
     "message_of",
+    "new_key",
     "sources",
 ]
 
