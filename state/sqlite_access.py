@@ -26,17 +26,13 @@ from .hop import Hop
 from .location import StoreLocation
 from .migrate import migrate, refuse_foreign
 from .sqlite_base import CLOSED, on_a_thread
-from .sqlite_limits import Limits
+from .sqlite_limits import FOREVER, Limits, Used
 from .trouble import TROUBLE, unavailable
 from .turn import WriteTurn
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
-USED_MS = 60_000
-"""How exactly it is known when a key or a login was last used."""
-IDLE_PARTS = 10
-"""Of a login that ends sooner when nobody uses it: to a tenth of that time."""
 LAPSED_AT_ONCE = 100
 
 _KEY = "k.id, k.name, k.account, k.project, k.read_only, k.shown, k.created_at, k.revoked_at"
@@ -47,10 +43,6 @@ _LOGIN = f"""
     FROM login AS l JOIN api_key AS k ON k.n = l.api_key WHERE k.revoked_at IS NULL AND """
 _LOGIN_BY_DIGEST = f"{_LOGIN} l.digest = ?"
 _LOGIN_BY_ID = f"{_LOGIN} l.id = ? AND k.id = ?"
-_LAST_USED = "SELECT at, mono FROM seen WHERE id = ?"
-_USED = """
-    INSERT INTO seen (id, at, mono, until_at) VALUES (?, ?, ?, ?)
-    ON CONFLICT (id) DO UPDATE SET at = max(at, excluded.at), mono = excluded.mono"""
 
 
 class SqliteAccess:
@@ -196,9 +188,9 @@ class SqliteAccess:
         def look(c: sqlite3.Connection) -> list[ApiKey]:
             rows = c.execute(f"SELECT {_KEY} FROM api_key AS k ORDER BY k.n").fetchall()
             used = self._limits.run(
-                lambda limits: dict(limits.execute("SELECT id, at FROM seen").fetchall())
+                lambda c: [self._limits.used(c, _bucket(row[0])) for row in rows]
             )
-            return [_key_of(row, used.get(row[0])) for row in rows]
+            return [_key_of(row, last) for row, last in zip(rows, used, strict=True)]
 
         return await self._on(self._reader, look)
 
@@ -231,14 +223,11 @@ class SqliteAccess:
         if not found:
             return None
 
-        def count(limits: sqlite3.Connection) -> tuple[Window, int | None]:
-            used = self._last_used(limits, row[0])
-            self._use(limits, row[0], used, USED_MS, None)
-            return self._limits.hit(limits, f"key {row[0]}", limit), used and used[0]
-
         row = found[0]
-        window, used_at = self._limits.run(count)
-        return Admission(_key_of(row, used_at), None, window)
+        counted = self._limits.run(lambda c: self._limits.hit(c, _bucket(row[0]), limit, FOREVER))
+        assert counted is not None
+        window, used = counted
+        return Admission(_key_of(row, used), None, window)
 
     # -- logins ----------------------------------------------------------------------------------
 
@@ -263,9 +252,7 @@ class SqliteAccess:
                 raise KeyNotFound("This key is not in use any more.")
             return _only(c.execute(_LOGIN_BY_ID, (login_id, key_id)))
 
-        row = await self._write(begin)
-        await self._on(self._reader, lambda _: self._limits.run(self._forget_lapsed))
-        return _login_of(row)
+        return _login_of(await self._write(begin))
 
     async def admit_login(self, digest: bytes, limit: int) -> Admission | None:
         """See `AccessStore.admit_login`."""
@@ -276,17 +263,14 @@ class SqliteAccess:
         if not found:
             return None
 
-        def count(limits: sqlite3.Connection) -> Window | None:
-            used = self._last_used(limits, login.id)
-            if not self._goes_on(row, used):
-                return None
-            self._use(limits, login.id, used, min(USED_MS, row[13] // IDLE_PARTS), login.expires_at)
-            return self._limits.hit(limits, f"login {login.id}", limit)
-
         row = found[0]
         login = _login_of(row)
-        window = self._limits.run(count)
-        return None if window is None else Admission(login.key, login, window)
+        counted = self._limits.run(
+            lambda c: self._limits.hit(
+                c, _bucket(login.id), limit, login.expires_at, partial(self._goes_on, row)
+            )
+        )
+        return None if counted is None else Admission(login.key, login, counted[0])
 
     async def end_login(self, digest: bytes) -> None:
         """See `AccessStore.end_login`."""
@@ -302,51 +286,44 @@ class SqliteAccess:
             found = c.execute(_LOGIN_BY_ID, (login_id, key_id)).fetchall()
             if not found:
                 return False
-            used = self._limits.run(partial(self._last_used, id_=login_id))
+            name = _bucket(login_id)
+            used = self._limits.run(lambda c: self._limits.used(c, name))
             return self._goes_on(found[0], used)
 
         return await self._on(self._reader, look)
 
-    def _goes_on(self, row: Row, used: tuple[int, int | None] | None) -> bool:
+    def _goes_on(self, row: Row, used: Used | None) -> bool:
         """Whether a login's time is not up: by neither clock, because the wall's can be set, and the other rests."""
-        begun_at, ends_at, boot, ends_mono, idle = row[9:14]
+        boot: str = row[11]
+        begun_at, ends_at, ends_mono, idle = map(int, (row[9], row[10], row[12], row[13]))
         now, mono = self._clock.now(), self._clock.monotonic()
         if now >= ends_at or (boot == boot_id() and mono >= ends_mono):
             return False
-        used_at, used_mono = used or (begun_at, None)
-        return now < used_at + idle and (used_mono is None or mono < used_mono + idle)
+        if used is None:
+            return now < begun_at + idle
+        return now < used.at + idle and (used.mono is None or mono < used.mono + idle)
 
     # -- limits ----------------------------------------------------------------------------------
 
     async def hit(self, bucket: str, limit: int) -> Window:
         """See `AccessStore.hit`."""
-        return await self._count(lambda c: self._limits.hit(c, f"other {bucket}", limit))
+
+        def count(c: sqlite3.Connection) -> Window:
+            counted = self._limits.hit(c, _bucket(bucket, "other"), limit)
+            assert counted is not None
+            return counted[0]
+
+        return await self._on(self._reader, lambda _: self._limits.run(count))
 
     async def look(self, bucket: str, limit: int) -> Window:
         """See `AccessStore.look`."""
-        return await self._count(lambda c: self._limits.look(c, f"other {bucket}", limit))
+        name = _bucket(bucket, "other")
+        look = partial(self._limits.look, name=name, limit=limit)
+        return await self._on(self._reader, lambda _: self._limits.run(look))
 
-    async def _count(self, work: Callable[[sqlite3.Connection], Window]) -> Window:
-        return await self._on(self._reader, lambda _: self._limits.run(work))
 
-    def _last_used(self, limits: sqlite3.Connection, id_: str) -> tuple[int, int | None] | None:
-        found: list[tuple[int, int | None]] = limits.execute(_LAST_USED, (id_,)).fetchall()
-        return found[0] if found else None
-
-    def _use(
-        self,
-        limits: sqlite3.Connection,
-        id_: str,
-        used: tuple[int, int | None] | None,
-        every: int,
-        until_at: int | None,
-    ) -> None:
-        mono = self._clock.monotonic()
-        if used is None or used[1] is None or not 0 <= mono - used[1] < every:
-            limits.execute(_USED, (id_, self._clock.now(), mono, until_at))
-
-    def _forget_lapsed(self, limits: sqlite3.Connection) -> None:
-        limits.execute("DELETE FROM seen WHERE until_at <= ?", (self._clock.now(),))
+def _bucket(of: str, kind: str = "credential") -> str:
+    return f"{kind} {of}"
 
 
 def _only(cursor: sqlite3.Cursor) -> Row:
@@ -355,7 +332,7 @@ def _only(cursor: sqlite3.Cursor) -> Row:
     return row
 
 
-def _key_of(row: Row, last_used_at: int | None = None) -> ApiKey:
+def _key_of(row: Row, used: Used | None = None) -> ApiKey:
     id_, name, account, project, read_only, shown, created_at, revoked_at = row[:8]
     return ApiKey(
         id=id_,
@@ -365,7 +342,7 @@ def _key_of(row: Row, last_used_at: int | None = None) -> ApiKey:
         shown=shown,
         created_at=created_at,
         revoked_at=revoked_at,
-        last_used_at=last_used_at,
+        last_used_at=None if used is None else used.at,
     )
 
 

@@ -8,7 +8,10 @@ another hundred by setting the time.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from .access import Window
@@ -27,10 +30,22 @@ PATIENCE_SECONDS = 2.0
 IMPATIENT_SECONDS = 0.02
 """How long the next ones wait then, so that they do not all stand in line behind it."""
 
-_COUNT = "SELECT count(*), min(at) FROM hit WHERE bucket = :bucket AND at > :since AND at <= :mono"
-_OLD = """
-    DELETE FROM hit WHERE n IN (SELECT n FROM hit ORDER BY n LIMIT 3) AND (at <= :since OR at > :mono)"""
-"""More than are added, so all go; what is of later is of another boot."""
+FOREVER = 1 << 62
+"""A time after all others."""
+
+_GET = "SELECT hits, used_at, used_mono FROM bucket WHERE name = ?"
+_PUT = """
+    INSERT INTO bucket (name, hits, used_at, used_mono, keep_until) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (name) DO UPDATE
+    SET hits = excluded.hits, used_at = excluded.used_at, used_mono = excluded.used_mono"""
+
+
+@dataclass(frozen=True)
+class Used:
+    """When a bucket was last hit: milliseconds since 1970, and on the monotonic clock if that was in this boot."""
+
+    at: int
+    mono: int | None
 
 
 class Limits:
@@ -45,6 +60,8 @@ class Limits:
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._own: sqlite3.Connection | None = None
+        self._swept = -WINDOW_MS
+        self._hurried = False
 
     def close(self) -> None:
         """Close the file; the last process that does writes its journal into it."""
@@ -76,31 +93,75 @@ class Limits:
             self._path, trouble, PATIENCE_SECONDS, "counting begins anew"
         ) from trouble
 
-    def hit(self, c: sqlite3.Connection, bucket: str, limit: int) -> Window:
-        """Within `run`: count one more, if that is allowed."""
-        if limit <= 0:
-            return Window(limit, 0, self._clock.now())
+    def hit(
+        self,
+        c: sqlite3.Connection,
+        name: str,
+        limit: int,
+        keep_until: int | None = None,
+        good: Callable[[Used | None], bool] = lambda _: True,
+    ) -> tuple[Window, Used | None] | None:
+        """Within `run`: count one more in a bucket, if that is allowed; and when it was last hit before.
+
+        None, and nothing is counted, when `good` does not find it so. `limit` 0: there is none. `keep_until`, in
+        milliseconds since 1970: how long to know when it was last used.
+        """
         # The time is read within the turn, so nobody's is later than ours who came before.
         mono = self._clock.monotonic()
-        values = {"bucket": bucket, "mono": mono, "since": mono - WINDOW_MS}
-        count, oldest = c.execute(_COUNT, values).fetchone()
-        if count < limit:
-            c.execute(_OLD, values)
-            c.execute("INSERT INTO hit (bucket, at) VALUES (:bucket, :mono)", values)
-        return self._window(limit, limit - count - 1, mono, oldest)
+        hits, used = self._bucket(c, name, mono)
+        if not good(used):
+            return None
+        window = self._window(hits, limit, mono, 1)
+        if not window.exceeded:
+            if limit > 0:
+                hits.append(mono)
+            c.execute(_PUT, (name, hits.tobytes(), self._clock.now(), mono, keep_until))
+            self._sweep(c, mono)
+        return window, used
 
-    def look(self, c: sqlite3.Connection, bucket: str, limit: int) -> Window:
+    def look(self, c: sqlite3.Connection, name: str, limit: int) -> Window:
         """Within `run`: how it stands."""
-        if limit <= 0:
-            return Window(limit, 0, self._clock.now())
         mono = self._clock.monotonic()
-        values = {"bucket": bucket, "mono": mono, "since": mono - WINDOW_MS}
-        count, oldest = c.execute(_COUNT, values).fetchone()
-        return self._window(limit, limit - count if count < limit else -1, mono, oldest)
+        return self._window(self._bucket(c, name, mono)[0], limit, mono, 0)
 
-    def _window(self, limit: int, remaining: int, mono: int, oldest: int | None) -> Window:
-        begun = mono if oldest is None else oldest
-        return Window(limit, max(-1, remaining), self._clock.now() + begun + WINDOW_MS - mono)
+    def used(self, c: sqlite3.Connection, name: str) -> Used | None:
+        """Within `run`: when a bucket was last hit, as far as that is known."""
+        return self._bucket(c, name, self._clock.monotonic())[1]
+
+    def _bucket(
+        self, c: sqlite3.Connection, name: str, mono: int
+    ) -> tuple[array[int], Used | None]:
+        hits: array[int] = array("q")
+        found = c.execute(_GET, (name,)).fetchall()
+        if not found:
+            return hits, None
+        kept, used_at, used_mono = found[0]
+        hits.frombytes(kept)
+        # What is of later was on a clock of another boot.
+        counts = hits[bisect_right(hits, mono - WINDOW_MS) : bisect_right(hits, mono)]
+        return counts, Used(used_at, used_mono)
+
+    def _window(self, hits: Sequence[int], limit: int, mono: int, more: int) -> Window:
+        now = self._clock.now()
+        if limit <= 0:
+            return Window(limit, 0, now)
+        left = limit - len(hits)
+        if left <= 0:
+            # Those before this one are more than are allowed, since the limit was lowered.
+            return Window(limit, -1, now + hits[-left] + WINDOW_MS - mono)
+        begun = hits[0] if hits else mono
+        return Window(limit, left - more, now + begun + WINDOW_MS - mono)
+
+    def _sweep(self, c: sqlite3.Connection, mono: int) -> None:
+        """Delete what no longer matters, once a minute."""
+        if 0 <= mono - self._swept < WINDOW_MS:
+            return
+        self._swept = mono
+        c.execute(
+            """DELETE FROM bucket WHERE keep_until <= :now
+               OR (keep_until IS NULL AND (used_mono IS NULL OR used_mono <= :since))""",
+            {"now": self._clock.now(), "since": mono - WINDOW_MS},
+        )
 
     # -- the file --------------------------------------------------------------------------------
 
@@ -123,12 +184,10 @@ class Limits:
             self._connection = self._connect()
         if patience != PATIENCE_SECONDS:
             self._connection.execute(f"PRAGMA busy_timeout = {patience * 1000:.0f}")
-        elif self._is_impatient:
+        elif self._hurried:
             self._connection.execute(f"PRAGMA busy_timeout = {PATIENCE_SECONDS * 1000:.0f}")
-        self._is_impatient = patience != PATIENCE_SECONDS
+        self._hurried = patience != PATIENCE_SECONDS
         return self._connection
-
-    _is_impatient = False
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -184,8 +243,7 @@ def _transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connect
 def _forget_other_boots(connection: sqlite3.Connection) -> None:
     sql = "UPDATE boot SET boot_id = ? WHERE boot_id <> ?"
     if connection.execute(sql, (boot_id(), boot_id())).rowcount:
-        connection.execute("DELETE FROM hit")
-        connection.execute("UPDATE seen SET mono = NULL")
+        connection.execute("UPDATE bucket SET hits = x'', used_mono = NULL")
 
 
 def _identity(path: os.PathLike[str]) -> tuple[int, int] | None:
