@@ -49,6 +49,10 @@ def run(arguments: Sequence[str], backlog: Backlog | None = None) -> int:
 
         gc.enable()
         return anyio.run(confirm, config, given.session_id)
+    if given.command == "serve":
+        from .http.command import serve
+
+        return serve(config, given)
     from .stdio import serve_stdio
 
     gc.freeze()
@@ -79,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     confirm.add_argument("session_id", nargs="?", help="default: the project's newest session")
     _add_places(confirm, argparse.SUPPRESS)
+    serve = commands.add_parser(
+        "serve", help="serve MCP, REST and chat over HTTP; serve --help lists its options"
+    )
+    _add_serve(serve)
+    _add_places(serve, argparse.SUPPRESS)
     commands.add_parser(
         "bench", add_help=False, help="measure on this machine; bench --help lists its options"
     )
@@ -98,6 +107,46 @@ def _add_places(parser: argparse.ArgumentParser, default: str | None) -> None:
         default=default,
         help="where sessions are kept: a folder or a .db file (default: BILT_STORE or ~/.bilt)",
     )
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option("--host", metavar="HOST", help="where to listen (default: 127.0.0.1)")
+    option("--port", metavar="N", type=int, help="default: 8765; 0: any free one")
+    option(
+        "--no-auth",
+        action="store_true",
+        help="no keys: everybody on this machine is its user; on loopback only",
+    )
+    option(
+        "--public-url",
+        metavar="URL",
+        action="append",
+        help="how it is reached through what terminates TLS in front of it; may be repeated",
+    )
+    option(
+        "--allow-origin",
+        metavar="ORIGIN",
+        action="append",
+        help="pages of this origin may call it, too; may be repeated",
+    )
+    option(
+        "--trusted-proxy",
+        metavar="ADDRESS",
+        action="append",
+        help="whose X-Forwarded-For is believed, with --public-url; an address or a network (default: loopback)",
+    )
+    option("--tls-cert", metavar="FILE", help="certificate chain, PEM")
+    option("--tls-key", metavar="FILE", help="its key, PEM")
+    option(
+        "--rate",
+        metavar="N",
+        type=int,
+        help="requests a minute of a key (default: 100; 0: no limit)",
+    )
+    option("--chat-rate", metavar="N", type=int, help="requests a minute of a login (default: 60)")
+    option("--oauth-issuer", metavar="URL", help="let in who has an access token of it")
+    option("--oauth-audience", metavar="TEXT", help="whom its tokens must be meant for")
 
 
 def _version() -> str:

@@ -4,24 +4,39 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp
 
 from bilt_mcp.server.config import Config
 
+from . import health
+from .gate import Gate
 from .settings import HttpSettings
 from .site import Site
 
 
 def create_http_app(config: Config, settings: HttpSettings) -> tuple[ASGIApp, Site]:
-    """The whole server as an ASGI application, to be run with its lifespan, and what its routes share."""
+    """The whole server as an ASGI application, to be run with its lifespan, and what its routes share.
+
+    `settings.port` is the one that it is reached by.
+    """
     site = Site(config, settings)
+    return Gate(routed(site), site), site
+
+
+def all_routes(site: Site) -> list[BaseRoute]:
+    """Every route there is."""
+    return health.routes(site)
+
+
+def routed(site: Site) -> Router:
+    """The routes alone. What a handler raises goes on to the gate, so this is no `Starlette`, which would answer it."""
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+    async def lifespan(_: Any) -> AsyncGenerator[None]:
         async with site.open():
             yield
 
-    app = Starlette(routes=[], lifespan=lifespan)
-    return app, site
+    return Router(all_routes(site), redirect_slashes=False, lifespan=lifespan)

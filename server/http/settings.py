@@ -23,6 +23,8 @@ class HttpSettings:
     """How it is reached through what terminates TLS: `https://bilt.example.com` declares that, its Host and Origin."""
     origins: tuple[str, ...] = ()
     """Origins of pages that may call it besides its own."""
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    """Addresses and networks whose X-Forwarded-For and -Proto are believed, where there is a public URL."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
     key_rate: int = 100
@@ -34,3 +36,5 @@ class HttpSettings:
     oauth_issuer: str | None = None
     oauth_audience: str | None = None
     most_body_bytes: int = MOST_BODY_BYTES
+    body_seconds: float = 30.0
+    """How long the body of a request may take to arrive."""

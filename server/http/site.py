@@ -14,8 +14,11 @@ from bilt_mcp.server.config import LOCAL_ACCOUNT, Config
 from bilt_mcp.state import AccessStore, Caller, SqliteAccess, StoreLocation
 from bilt_mcp.tools import Desk, build_tools
 
+from .doorman import Doorman
 from .identity import Identity
+from .open_requests import OpenRequests
 from .settings import HttpSettings
+from .traffic import Traffic
 
 
 class Site:
@@ -28,6 +31,9 @@ class Site:
         self.tools = build_tools()
         self.stopping = anyio.Event()
         """Set when the server was told to stop: what would hold it up ends."""
+        self.traffic = Traffic()
+        self.doorman = Doorman(settings, lambda: self.access)
+        self.requests = OpenRequests(lambda: self.tasks, self.stopping)
         self._access: AccessStore | None = None
         self._tasks: TaskGroup | None = None
         self._desks: dict[tuple[str, str | None], Desk] = {}

@@ -1,0 +1,53 @@
+"""The body of a request, read whole before anybody sees it, and never more of it than is allowed."""
+
+from __future__ import annotations
+
+import anyio
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
+
+from .errors import Refused
+
+LINGER_SECONDS = 1.0
+"""How long a sender who was refused may go on, so that he sees the answer and not a reset."""
+
+
+async def read_body(receive: Receive, most: int, seconds: float) -> bytes:
+    """The whole body. Raises `Refused` when it has more than `most` bytes, or takes longer than `seconds`."""
+    parts: list[bytes] = []
+    size = 0
+    with anyio.move_on_after(seconds):
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part = message.get("body", b"")
+            size += len(part)
+            if size > most:
+                raise too_large(most)
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+    raise Refused(408, "request_timeout", f"The body did not arrive within {seconds:g} seconds.")
+
+
+def too_large(most: int) -> Refused:
+    """The answer to a body that has more than `most` bytes."""
+    return Refused(413, "too_large", f"The body is larger than {most} bytes.")
+
+
+async def linger(receive: Receive) -> None:
+    """Throw away what still comes, for a moment: a connection that is closed on unread bytes loses the answer, too."""
+    with anyio.move_on_after(LINGER_SECONDS):
+        while (await receive()).get("more_body", False):
+            pass
+
+
+def again(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body first."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def give() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return give
