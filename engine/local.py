@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import anyio
@@ -59,8 +59,12 @@ log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 10.0
 ANSWER_SECONDS = 0.25
+START_SECONDS = 3.0
 ASK_SECONDS = 1.0
 """How often those who merely look ask whether the worker lives: that costs as much as the look."""
+
+WorkerState = Literal["alive", "idle", "missing"]
+"""One answers; none is there and nothing waits for one; work waits and none can be had."""
 
 _asked: dict[Path, float] = {}
 """When this process asked last, by the worker's lock: for all clients that it serves."""
@@ -250,6 +254,25 @@ class LocalEngine:
             self._start_worker()
         except (OSError, StoreUnavailable):
             log.exception("cannot start a worker for %s", self._location.database)
+
+    async def worker(self) -> WorkerState:
+        """How it is with the worker; tries to start one when work waits and there is none that answers."""
+        if await self._answers():
+            return "alive"
+        if not await self._store.waiting_for_worker():
+            return "idle"
+        await self.wake()
+        with anyio.move_on_after(START_SECONDS):
+            while not await self._answers():  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+            return "alive"
+        return "missing"
+
+    async def _answers(self) -> bool:
+        if not _is_held(self._location.lock):
+            return False
+        control = self._location.control  # there is none where there can be no socket
+        return not control.exists() or await ask(control, {}, ANSWER_SECONDS) is not None
 
     async def _is_alive(self) -> bool:
         # A worker that was killed this very moment still holds its lock for a little while.

@@ -30,6 +30,7 @@ from .sqlite_invocations import InvocationVerbs
 from .sqlite_lookup import project_row, session_row, workflow_row
 from .sqlite_pages import message_page
 from .sqlite_projects import ProjectVerbs
+from .sqlite_pulse import PulseVerbs
 from .sqlite_rows import (
     SESSION_QUERY,
     session_of,
@@ -39,7 +40,7 @@ from .sqlite_worker import WorkerVerbs
 from .transitions import ACTIVE, Status
 
 
-class SqliteStore(InvocationVerbs, ProjectVerbs, HistoryVerbs, WorkerVerbs):
+class SqliteStore(InvocationVerbs, ProjectVerbs, HistoryVerbs, WorkerVerbs, PulseVerbs):
     """`SessionStore` on one SQLite file. Open it with `async with`."""
 
     async def latest_session(self, account: str, project_id: str) -> Session:

@@ -11,7 +11,8 @@ from starlette.types import ASGIApp
 
 from bilt_mcp.server.config import Config
 
-from . import health
+from . import health, metrics
+from .checkup import Checkup
 from .gate import Gate
 from .settings import HttpSettings
 from .site import Site
@@ -28,7 +29,8 @@ def create_http_app(config: Config, settings: HttpSettings) -> tuple[ASGIApp, Si
 
 def all_routes(site: Site) -> list[BaseRoute]:
     """Every route there is."""
-    return health.routes(site)
+    checkup = Checkup(site)
+    return [*health.routes(site, checkup), *metrics.routes(site, checkup)]
 
 
 def routed(site: Site) -> Router:

@@ -32,11 +32,6 @@ async def check(config: Config, settings: HttpSettings) -> None:
         raise ConfigError("; ".join(problems))
 
 
-def listens_locally(settings: HttpSettings) -> bool:
-    """Whether only this machine can connect, and nothing passes on what others ask."""
-    return not settings.public_urls and all(map(is_loopback, _addresses(settings.host)))
-
-
 async def _has_keys(config: Config) -> bool:
     async with SqliteAccess(StoreLocation.of(config.store)) as access:
         return any(key.revoked_at is None for key in await access.keys())

@@ -21,6 +21,7 @@ from .head import Head
 from .identity import Identity
 from .settings import HttpSettings
 from .surfaces import Way
+from .whereabouts import is_local
 
 COOKIE = "session_id"
 """The cookie of a login (CONTRACT section 4)."""
@@ -54,13 +55,14 @@ class Doorman:
     def __init__(self, settings: HttpSettings, access: Callable[[], AccessStore]) -> None:
         self._settings = settings
         self._access = access
+        self._is_local = is_local(settings)
         self._everybody = Entry(Identity(Account(LOCAL), "no key", "none", person=True))
         self._known: dict[bytes, None] = {}
         self._failed: dict[str, float] = {}
 
     async def enter(self, way: Way, head: Head, address: str) -> Entry:
         """Who asks. Counts the request. Raises `Refused` (401, 429) and `StoreUnavailable`."""
-        if way.credential == "none":
+        if way.credential == "none" or (way.credential == "unless local" and self._is_local):
             return NOBODY
         if self._settings.no_auth:
             return self._everybody

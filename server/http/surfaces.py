@@ -7,7 +7,8 @@ from typing import Literal
 
 from .errors import Surface
 
-Credential = Literal["bearer", "cookie", "none"]
+Credential = Literal["bearer", "cookie", "none", "unless local"]
+"""`unless local`: a bearer, but none where only this machine can connect."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ _EXACT = {
     "/chat": Way("chat", "cookie", writes=True),
     "/auth/login": Way("chat", "none"),
     "/health": Way("rest", "none"),
-    "/metrics": Way("rest", "none"),
+    "/metrics": Way("rest", "unless local"),
     "/openapi.json": Way("rest", "none"),
 }
 _BELOW = (

@@ -109,6 +109,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_local(settings: HttpSettings) -> bool:
+    """Whether only this machine can connect, and nothing passes on what others ask."""
+    return not settings.public_urls and is_loopback(settings.host)
+
+
 def _ways_to_say(origin: str) -> set[str]:
     """The Host headers that mean an origin: the default port may be said or left out."""
     parts = urlsplit(origin)
