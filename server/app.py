@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,13 +13,14 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult, InputRequiredResult
 
-from bilt_mcp.state import VERSION, Project, StoreLocation, limited_to
-from bilt_mcp.tools import Desk, Office, build_tools, call
+from bilt_mcp.state import VERSION, Caller, Project, StoreLocation, limited_to
+from bilt_mcp.tools import Desk, Office, build_tools, call, failure
 
 from .config import LOCAL_ACCOUNT, Config
 from .icons import ICON
 from .live import Audience, Live
 from .offers import CACHE_HINTS, offer
+from .read_only import changes_nothing, denied, refuse_changes
 from .sealing import request_state_security
 from .tasks import Tasks
 from .tracing import trace_context
@@ -100,16 +102,39 @@ async def _own_project(config: Config, store: SqliteStore) -> Project | None:
     return next(iter(await store.projects(account)), None)
 
 
-class BiltOffice:
-    """What one connection needs: its project in a store, opened when the first call asks for it."""
+@dataclass(frozen=True)
+class Clients:
+    """Whom a server serves, and what they may do."""
 
-    def __init__(self, config: Config, stores: OpenStores, key_of: KeyOf, tasks: TaskGroup) -> None:
-        """`tasks` ends with the connection."""
+    caller: Callable[[str], Caller] = lambda client: Caller(client or "an MCP client")
+    """See `tools.Office.caller`."""
+    read_only: bool = False
+    """Whatever changes something is neither shown to them nor done for them."""
+    most_streams: int | None = None
+    """Streams of live updates that they may have open at a time, all together; None: those of one connection."""
+
+
+ANYBODY = Clients()
+
+
+class BiltOffice:
+    """What a server keeps: its project in a store, opened when the first call asks for it."""
+
+    def __init__(
+        self,
+        config: Config,
+        stores: OpenStores,
+        key_of: KeyOf,
+        clients: Clients,
+        tasks: TaskGroup,
+    ) -> None:
+        """`tasks` ends with the server."""
         self._config = config
         self._stores = stores
         self._desk: Desk | None = None
         self.key_of = key_of
-        self.live = Live(self.desk, stores.audience, tasks)
+        self.caller = clients.caller
+        self.live = Live(self.desk, stores.audience, tasks, clients.most_streams)
 
     async def desk(self) -> Desk:
         """See `tools.Office.desk`."""
@@ -127,16 +152,19 @@ class BiltServer(MCPServer[Office]):
         stores: OpenStores | None,
         tools: Mapping[str, Tool],
         key_of: KeyOf,
+        clients: Clients,
     ) -> None:
         self._bilt_tools = tools
+        self._clients = clients
+        shown = [tool for tool in tools.values() if not clients.read_only or changes_nothing(tool)]
         tasks = Tasks(WorkflowTasks())
         super().__init__(
             "bilt",
             title="Bilt workflows",
             instructions=INSTRUCTIONS,
             version=VERSION,
-            tools=list(self._bilt_tools.values()),
-            lifespan=_lifespan(config, stores, key_of),
+            tools=shown,
+            lifespan=_lifespan(config, stores, key_of, clients),
             request_state_security=request_state_security(
                 StoreLocation.of(config.store).sealing_key
             ),
@@ -144,7 +172,7 @@ class BiltServer(MCPServer[Office]):
             icons=[ICON],
             cache_hints=CACHE_HINTS,
             extensions=[tasks],
-            middleware=[tasks.listening],
+            middleware=[*([refuse_changes] if clients.read_only else ()), tasks.listening],
         )
         offer(self._lowlevel_server)
 
@@ -152,6 +180,9 @@ class BiltServer(MCPServer[Office]):
         self, name: str, arguments: dict[str, Any], context: Context[Office, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
         """Call a tool; every failure is a result, except the protocol's own errors."""
+        tool = self._bilt_tools.get(name)
+        if self._clients.read_only and tool is not None and not changes_nothing(tool):
+            return failure(denied(name))
         return await call(self._bilt_tools, name, arguments, context or Context(mcp_server=self))
 
 
@@ -161,22 +192,23 @@ def create_server(
     stores: OpenStores | None = None,
     tools: Mapping[str, Tool] | None = None,
     key_of: KeyOf = lambda _: None,
+    clients: Clients = ANYBODY,
 ) -> BiltServer:
     """An MCP server for `config.project`, to be run on any transport, or embedded with the SDK's in-memory client.
 
     `stores` and `tools` (of `build_tools`) are shared by the servers of one process; `stores` is then the caller's to
     close. `key_of` tells a request that may be repeated after a crash from all others.
     """
-    return BiltServer(config, stores, tools or build_tools(), key_of)
+    return BiltServer(config, stores, tools or build_tools(), key_of, clients)
 
 
-def _lifespan(config: Config, shared: OpenStores | None, key_of: KeyOf) -> Any:
+def _lifespan(config: Config, shared: OpenStores | None, key_of: KeyOf, clients: Clients) -> Any:
     @asynccontextmanager
     async def serve(_: MCPServer[Office]) -> AsyncGenerator[Office]:
         stores = shared or OpenStores()
         try:
             async with anyio.create_task_group() as tasks:
-                yield BiltOffice(config, stores, key_of, tasks)
+                yield BiltOffice(config, stores, key_of, clients, tasks)
                 tasks.cancel_scope.cancel()
         finally:
             if shared is None:

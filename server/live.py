@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup
+from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 from mcp.server.subscriptions import (
     InMemorySubscriptionBus,
@@ -50,6 +51,9 @@ LONG_SECONDS = 60.0
 TROUBLE_SECONDS = 1.0
 LISTING = ""
 """In place of an address: the list of resources."""
+
+_WATCHER = "bilt.watcher"
+"""Under this name a connection of the era with a handshake keeps its watcher."""
 
 
 class Audience:
@@ -162,22 +166,26 @@ class Live:
     """The live updates of one connection."""
 
     def __init__(
-        self, desk: Callable[[], Awaitable[Desk]], audience: Audience, tasks: TaskGroup
+        self,
+        desk: Callable[[], Awaitable[Desk]],
+        audience: Audience,
+        tasks: TaskGroup,
+        most_streams: int | None = None,
     ) -> None:
-        """`tasks` ends with the connection."""
+        """`tasks` ends with the server. `most_streams` of None: as many as one connection may have."""
         self._desk = desk
         self._audience = audience
         self._tasks = tasks
+        self._most_streams = most_streams
         self._streams = 0
-        # By whom they tell: an embedded server may have several clients.
-        self._subscribed: dict[int, tuple[object, Watcher]] = {}
 
     async def listen(
         self, ctx: ServerRequestContext[Any, Any], params: SubscriptionsListenRequestParams
     ) -> SubscriptionsListenResult:
         """Serve one stream of `subscriptions/listen`; only what this account may read is listened to."""
-        if self._streams >= MOST_STREAMS:
-            raise MCPError(INTERNAL_ERROR, f"At most {MOST_STREAMS} subscriptions a connection")
+        most = self._most_streams or MOST_STREAMS
+        if self._streams >= most:
+            raise MCPError(INTERNAL_ERROR, f"At most {most} subscriptions at a time")
         self._streams += 1
         try:
             return await self._listen(ctx, params)
@@ -226,11 +234,16 @@ class Live:
         self, ctx: ServerRequestContext[Any, Any], params: SubscribeRequestParams
     ) -> EmptyResult:
         """Serve `resources/subscribe` of the era with a handshake."""
-        known = self._watcher_of(ctx)
+        desk = await self._open()
+        connection = _connection_of(ctx)
+        known = connection.state.get(_WATCHER)
         if known is None:
-            known = Watcher(await self._open(), ctx.session.send_resource_updated)
-            self._subscribed[id(ctx.session.client_params)] = (ctx.session.client_params, known)
-            self._tasks.start_soon(self._run, known)
+            known = Watcher(desk, ctx.session.send_resource_updated)
+            connection.state[_WATCHER] = known
+            # One server may have many connections, of which each ends in its time.
+            over = anyio.CancelScope()
+            connection.exit_stack.callback(over.cancel)
+            self._tasks.start_soon(self._run, known, over)
         before = _sessions(known)
         await known.add(str(params.uri))
         for session_id in _sessions(known) - before:
@@ -241,20 +254,17 @@ class Live:
         self, ctx: ServerRequestContext[Any, Any], params: UnsubscribeRequestParams
     ) -> EmptyResult:
         """Serve `resources/unsubscribe`; what was not subscribed to is not, afterwards."""
-        known = self._watcher_of(ctx)
+        known = _connection_of(ctx).state.get(_WATCHER)
         if known is not None:
             before = _sessions(known)
             known.remove(str(params.uri))
             self._audience.leave(before - _sessions(known))
         return EmptyResult()
 
-    def _watcher_of(self, ctx: ServerRequestContext[Any, Any]) -> Watcher | None:
-        found = self._subscribed.get(id(ctx.session.client_params))
-        return None if found is None else found[1]
-
-    async def _run(self, watcher: Watcher) -> None:
+    async def _run(self, watcher: Watcher, over: anyio.CancelScope) -> None:
         try:
-            await watcher.run()
+            with over:
+                await watcher.run()
         except Exception:
             # Its client must read by himself then; nothing else of the connection may end by it.
             log.exception("live updates failed")
@@ -266,6 +276,11 @@ class Live:
             return await self._desk()
         except StoreUnavailable as error:
             raise MCPError(INTERNAL_ERROR, f"{error.error}: {error.message}") from error
+
+
+def _connection_of(ctx: ServerRequestContext[Any, Any]) -> Connection:
+    # The SDK's handlers are meant to reach it, but have no public way yet.
+    return ctx.session._connection  # pyright: ignore[reportPrivateUsage]
 
 
 def _sessions(watcher: Watcher) -> set[str]:

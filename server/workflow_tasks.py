@@ -53,6 +53,7 @@ from bilt_mcp.tools import (
     session_result,
     settled,
     success,
+    user_of,
     wait_until,
 )
 
@@ -354,7 +355,7 @@ async def _answer(
     desk: Desk, session: Session, gate: PendingAction, said: bool, ctx: Context
 ) -> None:
     verb = desk.store.confirm if said else desk.store.decline
-    by = Caller(f"the user of {caller_of(_tool_context(ctx))}", "mcp task")
+    by = user_of(_tool_context(ctx), "mcp task")
     # Somebody may have been first: another answer, a cancel, or the clock.
     with contextlib.suppress(NothingToConfirm):
         await settled(desk, verb(desk.account, session.id, gate.action_id, by))

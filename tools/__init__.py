@@ -17,10 +17,10 @@ from . import (
     resume_workflow,
     send_message,
 )
-from .desk import Desk, Engine, Office, ToolContext, caller_of
+from .desk import Desk, Engine, Office, ToolContext, caller_of, user_of
 from .gate import Decision, after_answer, can_ask, question, settled
 from .registry import ToolSpec, call
-from .results import StartedResult, session_result, success
+from .results import StartedResult, failure, session_result, success
 from .waiting import needs_worker, wait_until
 
 TOOLS: tuple[ToolSpec, ...] = (
@@ -62,6 +62,7 @@ __all__ = [
     "caller_of",
     "can_ask",
     "completion",
+    "failure",
     "needs_worker",
     "prompts",
     "question",
@@ -69,6 +70,7 @@ __all__ = [
     "session_result",
     "settled",
     "success",
+    "user_of",
     "wait_until",
     "watching",
 ]

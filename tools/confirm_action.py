@@ -7,10 +7,8 @@ from typing import Annotated
 from mcp.server.elicitation import AcceptedElicitation, CancelledElicitation, ElicitationResult
 from mcp.server.mcpserver import Resolve
 
-from bilt_mcp.state import Caller
-
 from .arguments import ActionId, SessionId
-from .desk import ToolContext, caller_of, desk_of
+from .desk import ToolContext, desk_of, user_of
 from .gate import Decision, answered, ask, only_a_person, open_gate, settled
 from .registry import ToolSpec
 from .results import ActionResult
@@ -28,7 +26,7 @@ async def bilt_confirm_action(
     and the command that the user can run.
     """
     desk = await desk_of(ctx)
-    by = Caller(f"the user of {caller_of(ctx)}", "mcp elicitation")
+    by = user_of(ctx, "mcp elicitation")
     if isinstance(said, CancelledElicitation):
         session = await desk.store.session(desk.account, session_id)
         gate = open_gate(session, action_id)

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from bilt_mcp.state import PermissionDenied, limited_to
+
 from .arguments import NAME, Text
 from .desk import ToolContext, caller_of, desk_of
 from .registry import ToolSpec
@@ -25,6 +27,10 @@ async def bilt_create_project(
     Then declare its steps there, and start with bilt_get_session(project_id).
     """
     desk = await desk_of(ctx)
+    if limited_to(desk.account) is not None:
+        raise PermissionDenied(
+            "Nothing was created: this key is for one project only. bilt_list_projects shows it; use that one."
+        )
     new = desk.engine.new_project(name, description)
     project = await desk.store.create_project(
         desk.account,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from mcp.server.mcpserver import Context
@@ -146,6 +146,10 @@ class Office(Protocol):
         """From a request's id to what tells it from all others, also when it is repeated after a crash."""
         ...
 
+    def caller(self, client: str, /) -> Caller:
+        """Who asks, whose program calls itself `client`; empty where it does not say."""
+        ...
+
 
 ToolContext = Context[Office, Any]
 
@@ -168,7 +172,14 @@ def key_of(context: ToolContext) -> str | None:
 
 def caller_of(context: ToolContext) -> Caller:
     """Who asks, for the history: the client's name and version as it gave them, cut and cleaned."""
-    params = context.request_context.session.client_params
+    request = context.request_context
+    params = request.session.client_params
     said = "" if params is None else f"{params.client_info.name} {params.client_info.version}"
     shown = "".join(ch for ch in said if ch.isprintable())[:MAX_NAME].strip()
-    return Caller(shown or "an MCP client")
+    return request.lifespan_context.caller(shown)
+
+
+def user_of(context: ToolContext, surface: str) -> Caller:
+    """The person before the program that asks, who has answered a question on `surface`."""
+    program = caller_of(context)
+    return replace(program, client=f"the user of {program}", surface=surface)

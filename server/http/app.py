@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from bilt_mcp.server.config import Config
 
-from . import health, metrics
+from . import health, mcp, metrics
 from .checkup import Checkup
 from .gate import Gate
 from .settings import HttpSettings
@@ -30,7 +30,11 @@ def create_http_app(config: Config, settings: HttpSettings) -> tuple[ASGIApp, Si
 def all_routes(site: Site) -> list[BaseRoute]:
     """Every route there is."""
     checkup = Checkup(site)
-    return [*health.routes(site, checkup), *metrics.routes(site, checkup)]
+    return [
+        *health.routes(site, checkup),
+        *metrics.routes(site, checkup),
+        *mcp.routes(site),
+    ]
 
 
 def routed(site: Site) -> Router:
