@@ -241,8 +241,10 @@ class Runner:
             raise NotRunning
         ticket = attempt.ticket
         assert ticket is not None
-        await insist(lambda: self._store.step_ended(ticket, ended.outcome, ended.result.code))
-        await self._say(ended.notes)
+        result = ended.result
+        await insist(
+            lambda: self._store.step_ended(ticket, ended.outcome, result.code, ended.notes)
+        )
         if self._cancelled:
             self._last = replace(ended, notes=())
             raise NotRunning

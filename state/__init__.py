@@ -87,6 +87,18 @@ from .models import (
 )
 from .settings import StoreSettings
 from .store import SessionStore, Watch
+from .timeline import (
+    AskedGate,
+    GateAnswer,
+    Happening,
+    Over,
+    Place,
+    StepBegan,
+    StepEnded,
+    Timeline,
+    TimelineStore,
+    What,
+)
 from .transitions import ACTIVE, CANCELLABLE, FINAL, IDLE, TRANSITIONS, Event, Status, sources
 from .version import IDLE_SECONDS, VERSION
 
@@ -114,6 +126,7 @@ __all__ = [
     "Account",
     "Admission",
     "ApiKey",
+    "AskedGate",
     "AuditEntry",
     "BiltError",
     "CalledStep",
@@ -129,7 +142,9 @@ __all__ = [
     "Event",
     "Failure",
     "FailureCode",
+    "GateAnswer",
     "Halted",
+    "Happening",
     "History",
     "IdKind",
     "IdempotencyKeyReused",
@@ -154,8 +169,10 @@ __all__ = [
     "NoWorkflowConfigured",
     "Note",
     "NothingToConfirm",
+    "Over",
     "PendingAction",
     "PermissionDenied",
+    "Place",
     "Plan",
     "PlannedStep",
     "Prepared",
@@ -175,6 +192,8 @@ __all__ = [
     "SqliteStore",
     "Started",
     "Status",
+    "StepBegan",
+    "StepEnded",
     "StepRun",
     "StepTicket",
     "Stopped",
@@ -183,9 +202,12 @@ __all__ = [
     "StoreSettings",
     "StoreUnavailable",
     "SystemClock",
+    "Timeline",
+    "TimelineStore",
     "Variant",
     "Visibility",
     "Watch",
+    "What",
     "Window",
     "Withheld",
     "Workflow",

@@ -11,10 +11,10 @@ from typing import Self
 POLL_SECONDS = 0.02
 URGENT_POLL_SECONDS = 0.002
 
-Key = tuple[str, str]
-"""An account, and the id of one of its sessions."""
+Key = tuple[str, str, bool]
+"""An account, the id of one of its sessions, and whether its messages count, too."""
 Told = Callable[[Mapping[Key, int] | None], None]
-"""Takes revisions by session, without the sessions that are gone; None when they could not be read."""
+"""Takes revisions, or pulses, by session, without the sessions that are gone; None when they could not be read."""
 _Waiter = asyncio.Future[bool]
 
 
@@ -81,9 +81,9 @@ class Lookout:
                 self.leave_it()
         return self._changes
 
-    def watch(self, account: str, session_id: str) -> SessionWatch:
+    def watch(self, account: str, session_id: str, messages: bool = False) -> SessionWatch:
         """See `SessionStore.watch`."""
-        return SessionWatch(self, (account, session_id), self._watches)
+        return SessionWatch(self, (account, session_id, messages), self._watches)
 
     async def hold(self, waiter: _Waiter, timeout: float, urgent: bool) -> bool:
         """Whether the waiter was woken before its time was up."""

@@ -36,11 +36,12 @@ from .sqlite_rows import (
     session_of,
     workflow_of,
 )
+from .sqlite_timeline import TimelineVerbs
 from .sqlite_worker import WorkerVerbs
 from .transitions import ACTIVE, Status
 
 
-class SqliteStore(InvocationVerbs, ProjectVerbs, HistoryVerbs, WorkerVerbs, PulseVerbs):
+class SqliteStore(TimelineVerbs, InvocationVerbs, ProjectVerbs, HistoryVerbs, WorkerVerbs, PulseVerbs):
     """`SessionStore` on one SQLite file. Open it with `async with`."""
 
     async def latest_session(self, account: str, project_id: str) -> Session:

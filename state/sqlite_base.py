@@ -22,6 +22,7 @@ from .location import StoreLocation
 from .lookout import Key, Lookout, SessionWatch, Told
 from .migrate import migrate, refuse_foreign
 from .reserve import give_up_reserve
+from .sqlite_rows import NEWEST_NOW
 from .trouble import TROUBLE, unavailable
 from .turn import WriteTurn
 
@@ -188,9 +189,9 @@ class SqliteBase:
         """See `SessionStore.wait_change`."""
         return await self._lookout.wait_change(seen, timeout, urgent)
 
-    def watch(self, account: str, session_id: str) -> SessionWatch:
+    def watch(self, account: str, session_id: str, *, messages: bool = False) -> SessionWatch:
         """See `SessionStore.watch`."""
-        return self._lookout.watch(account, session_id)
+        return self._lookout.watch(account, session_id, messages)
 
     def nudge(self) -> None:
         """See `SessionStore.nudge`."""
@@ -253,18 +254,23 @@ def _snapshot(work: Callable[[sqlite3.Connection], T], connection: sqlite3.Conne
 
 
 _TOGETHER = 64
-_REVISIONS = f"SELECT id, account, revision FROM session WHERE id IN ({', '.join('?' * _TOGETHER)})"
+_PLACES = ", ".join("?" * _TOGETHER)
+_REVISIONS = f"SELECT id, account, revision FROM session WHERE id IN ({_PLACES})"
+_PULSES = f"""
+    SELECT id, account, revision + coalesce({NEWEST_NOW.format(session="session.n")}, 0) AS revision
+    FROM session WHERE id IN ({_PLACES})"""
 
 
 def revisions(keys: Collection[Key], connection: sqlite3.Connection) -> Mapping[Key, int]:
-    """The revisions of those of these sessions that there are."""
-    ids = [session_id for _, session_id in keys]
+    """The revisions of those of these sessions that there are, and the pulses of those whose messages count."""
     found: dict[Key, int] = {}
-    for start in range(0, len(ids), _TOGETHER):
-        some = ids[start : start + _TOGETHER]
-        # Always as many places, so that it is planned once.
-        rows = connection.execute(_REVISIONS, [*some, *[None] * (_TOGETHER - len(some))])
-        found.update({(row["account"], row["id"]): row["revision"] for row in rows.fetchall()})
+    for messages, sql in ((False, _REVISIONS), (True, _PULSES)):
+        ids = [key[1] for key in keys if key[2] is messages]
+        for start in range(0, len(ids), _TOGETHER):
+            some = ids[start : start + _TOGETHER]
+            # Always as many places, so that it is planned once.
+            rows = connection.execute(sql, [*some, *[None] * (_TOGETHER - len(some))]).fetchall()
+            found.update({(row["account"], row["id"], messages): row["revision"] for row in rows})
     return found
 
 

@@ -68,9 +68,11 @@ class EndingVerbs(SharedWrites):
             row = self._cancelling_row(c, epoch, workflow_id)
             if row is None:
                 return False
-            self._close_steps(c, row["n"], "stopped")
             kept = replace(receipt, deploy=DeployState(row["deploy"]))
-            return self._finish_cancel(c, row["n"], stopped_text(kept), notes)
+            done = self._finish_cancel(c, row["n"], stopped_text(kept), notes)
+            # Afterwards: what a step said last comes before its end.
+            self._close_steps(c, row["n"], "stopped")
+            return done
 
         return await self._write(end, vital=True)
 

@@ -62,6 +62,9 @@ NOT_FINAL = "status NOT IN ('cancelled', 'completed', 'failed')"
 
 NEWEST_MESSAGE = "SELECT id FROM message WHERE session = :session ORDER BY id DESC LIMIT 1"
 
+NEWEST_NOW = "(SELECT max(id) FROM message WHERE session = {session})"
+"""The id of a session's newest message: after it comes what happens now."""
+
 NTH = """coalesce(m.nth, (
     SELECT count(*) FROM message AS o WHERE o.session = m.session AND o.variant = m.variant AND o.id <= m.id))"""
 """The number of message `m` among its session's of the same variant, also where older code wrote it without."""

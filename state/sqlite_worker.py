@@ -25,6 +25,7 @@ from .sqlite_claim import CLAIM, CLAIMED, WAITS
 from .sqlite_endings import CURRENT, HELD, EndingVerbs
 from .sqlite_rows import (
     DEPLOY_STATE,
+    NEWEST_NOW,
     NOT_FINAL,
     failure_text,
     plan_of,
@@ -43,6 +44,8 @@ _HEARD = f"""
     SELECT w.n, w.session, {NEWEST} FROM (SELECT n, session FROM workflow WHERE {_SPEAKS}) AS w
     LEFT JOIN message AS m
         ON m.id = (SELECT id FROM message WHERE session = w.session ORDER BY id DESC LIMIT 1)"""
+
+_NEWEST_OF = NEWEST_NOW.format(session="(SELECT session FROM workflow WHERE n = step_run.workflow)")
 
 
 class WorkerVerbs(EndingVerbs):
@@ -197,8 +200,9 @@ class WorkerVerbs(EndingVerbs):
             row = one(
                 c,
                 f"""INSERT INTO step_run (workflow, position, attempt, name, deploy, epoch, started_at,
-                                          boot_id, keeper_pid, keeper_ticks)
-                    SELECT n, position, :attempt, :name, :deploy, epoch, :now, :boot, :pid, :ticks FROM workflow
+                                          boot_id, keeper_pid, keeper_ticks, began_after)
+                    SELECT n, position, :attempt, :name, :deploy, epoch, :now, :boot, :pid, :ticks,
+                           {NEWEST_NOW.format(session="workflow.session")} FROM workflow
                     WHERE {HELD} AND status = 'running' AND position = :position
                     RETURNING workflow""",
                 id=claim.workflow_id,
@@ -236,14 +240,20 @@ class WorkerVerbs(EndingVerbs):
             )
         )
 
-    async def step_ended(self, ticket: StepTicket, outcome: str, exit_code: int | None) -> None:
+    async def step_ended(
+        self, ticket: StepTicket, outcome: str, exit_code: int | None, notes: Sequence[Note] = ()
+    ) -> None:
         """See `SessionStore.step_ended`."""
 
         def end(c: sqlite3.Connection) -> None:
+            if notes:
+                held = one(c, _HEARD, id=ticket.workflow_id, epoch=ticket.epoch)
+                if held is not None:
+                    self._append_after(c, held, held["session"], held["n"], notes)
             row = _update_step(
                 c,
                 ticket,
-                "outcome = :outcome, exit_code = :code, finished_at = :now",
+                f"outcome = :outcome, exit_code = :code, finished_at = :now, ended_after = {_NEWEST_OF}",
                 outcome=outcome,
                 code=exit_code,
                 now=self._clock.now(),
@@ -328,14 +338,24 @@ class WorkerVerbs(EndingVerbs):
             told = f"Paused before step {row['step']}."
             if question is not None:
                 told = f"Waiting for a person before step {row['step']}: {question}"
+            self._append(c, row["session"], row["n"], [Note(told, "info", row["step"])])
+            if question is not None:
                 now, limit = self._clock.now(), claim.plan.steps[claim.position - 1].confirm_timeout
                 expires = None if limit is None else now + round(limit * 1000)
                 c.execute(
-                    """INSERT INTO gate (id, workflow, position, step, message, created_at, expires_at)
-                       VALUES (?, ?, ?, ?, ?, ?, ?)""",
-                    (str(uuid4()), row["n"], claim.position, row["step"], question, now, expires),
+                    f"""INSERT INTO gate (id, workflow, position, step, message, created_at, expires_at, asked_after)
+                        VALUES (?, ?, ?, ?, ?, ?, ?, {NEWEST_NOW.format(session="?")})""",
+                    (
+                        str(uuid4()),
+                        row["n"],
+                        claim.position,
+                        row["step"],
+                        question,
+                        now,
+                        expires,
+                        row["session"],
+                    ),
                 )
-            self._append(c, row["session"], row["n"], [Note(told, "info", row["step"])])
             self._touch(c, row["session"])
             return True
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 from .driver import sqlite3
 from .models import Caller, Note, Plan
 from .sqlite_base import Row, SqliteBase, one
-from .sqlite_rows import NTH, plan_of, plan_text, quoted
+from .sqlite_rows import NEWEST_NOW, NTH, plan_of, plan_text, quoted
 from .transitions import Event, sources
 
 NEWEST = f"m.ordinal, m.variant, {NTH} AS nth"
@@ -91,7 +91,8 @@ class SharedWrites(SqliteBase):
 
     def _close_steps(self, c: sqlite3.Connection, workflow: int, outcome: str) -> None:
         c.execute(
-            "UPDATE step_run SET outcome = ?, finished_at = ? WHERE workflow = ? AND outcome IS NULL",
+            f"""UPDATE step_run SET outcome = ?, finished_at = ?, ended_after = {NEWEST_NOW.format(session="w.session")}
+                FROM workflow AS w WHERE w.n = ? AND step_run.workflow = w.n AND step_run.outcome IS NULL""",
             (outcome, self._clock.now(), workflow),
         )
 

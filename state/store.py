@@ -30,10 +30,11 @@ from .models import (
     Workflow,
 )
 from .settings import StoreSettings
+from .timeline import TimelineStore
 from .transitions import Status
 
 
-class SessionStore(InvocationStore, Protocol):
+class SessionStore(InvocationStore, TimelineStore, Protocol):
     """Where sessions, workflows and messages live, and where every race is decided.
 
     Rules that hold for every verb:
@@ -281,8 +282,10 @@ class SessionStore(InvocationStore, Protocol):
         """Record the step's leading process."""
         ...
 
-    async def step_ended(self, ticket: StepTicket, outcome: str, exit_code: int | None) -> None:
-        """Record how an attempt ended, also when its workflow has been cancelled meanwhile.
+    async def step_ended(
+        self, ticket: StepTicket, outcome: str, exit_code: int | None, notes: Sequence[Note] = ()
+    ) -> None:
+        """Record how an attempt ended and what it said last, also when its workflow has been cancelled meanwhile.
 
         `outcome` is `succeeded`, `failed`, `timed_out`, `lost`, or `not_started` when its command never ran.
         """
@@ -369,8 +372,13 @@ class SessionStore(InvocationStore, Protocol):
         """
         ...
 
-    def watch(self, account: str, session_id: str) -> AbstractContextManager[Watch]:
-        """Notice from now on what happens to one session. One look serves all who watch, also at many sessions."""
+    def watch(
+        self, account: str, session_id: str, *, messages: bool = False
+    ) -> AbstractContextManager[Watch]:
+        """Notice from now on what happens to one session. One look serves all who watch, also at many sessions.
+
+        With `messages` also each message counts: what passes is then the `pulse` of a `Timeline`.
+        """
         ...
 
     def nudge(self) -> None:
