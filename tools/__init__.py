@@ -21,6 +21,12 @@ from .desk import Desk, Engine, Office, ToolContext, caller_of, user_of
 from .gate import Decision, after_answer, can_ask, question, settled
 from .registry import ToolSpec, call
 from .results import StartedResult, failure, session_result, success
+from .arguments import Text
+from .desk import Desk, Engine, Office, ToolContext, caller_of
+from .gate import Decision, after_answer, can_ask, consequence, question, settled
+from .registry import ToolSpec, call
+from .results import StartedResult, session_result, success
+from .send_message import start_workflow
 from .waiting import needs_worker, wait_until
 
 TOOLS: tuple[ToolSpec, ...] = (
@@ -54,6 +60,7 @@ __all__ = [
     "Engine",
     "Office",
     "StartedResult",
+    "Text",
     "ToolContext",
     "ToolSpec",
     "after_answer",
@@ -63,12 +70,14 @@ __all__ = [
     "can_ask",
     "completion",
     "failure",
+    "consequence",
     "needs_worker",
     "prompts",
     "question",
     "resources",
     "session_result",
     "settled",
+    "start_workflow",
     "success",
     "user_of",
     "wait_until",

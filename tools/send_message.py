@@ -48,7 +48,7 @@ async def bilt_send_message(
     """
     desk = await desk_of(ctx)
     key = idempotency_key or key_of(ctx)
-    started = await _start(desk, session_id, message, key, caller_of(ctx))
+    started = await start_workflow(desk, session_id, message, key, caller_of(ctx))
     status = started.status
     if wait_for_response:
         await wait_until(
@@ -65,7 +65,13 @@ async def bilt_send_message(
     )
 
 
-async def _start(desk: Desk, session_id: str, message: str, key: str | None, by: Caller) -> Started:
+async def start_workflow(
+    desk: Desk, session_id: str, message: str, key: str | None, by: Caller
+) -> Started:
+    """Start one for a message, unless `key` came with it before; what is accepted runs, also when the caller goes.
+
+    Raises as `Engine.prepare`, `SessionStore.first_answer` and `SessionStore.start`.
+    """
     if key is not None:
         first = await desk.store.first_answer(desk.account, session_id, message, key)
         if first is not None:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from bilt_mcp.server.config import Config
 
-from . import health, mcp, metrics
+from . import chat, chat_stream, health, login, mcp, metrics
 from .checkup import Checkup
 from .gate import Gate
 from .settings import HttpSettings
@@ -33,6 +33,9 @@ def all_routes(site: Site) -> list[BaseRoute]:
     return [
         *health.routes(site, checkup),
         *metrics.routes(site, checkup),
+        *login.routes(site),
+        *chat.routes(site),
+        *chat_stream.routes(site),
         *mcp.routes(site),
     ]
 

@@ -160,6 +160,8 @@ class Doorman:
             credential=f"login:{login.id}" if login else f"key:{key.id}",
             read_only=key.read_only,
             person=login is not None,
+            key_name=key.name,
+            expires_at=login.expires_at if login else None,
         )
         return Entry(identity, admission.window if admission.window.limit else None, still_good)
 

@@ -23,6 +23,10 @@ class Identity:
     read_only: bool = False
     person: bool = False
     """Whether it came by a login: a person at a page, who may answer gates."""
+    key_name: str | None = None
+    """The name of the key that it is, or was got for."""
+    expires_at: int | None = None
+    """When the login ends at the latest, milliseconds since 1970."""
 
 
 def set_identity(scope: Scope, identity: Identity) -> None:

@@ -1,0 +1,130 @@
+"""What every chat route does with a request: read it, and turn what goes wrong into the documented errors."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TypeVar
+from uuid import uuid4
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from bilt_mcp.state import (
+    BiltError,
+    InvalidArguments,
+    InvalidWorkflowFile,
+    NothingToConfirm,
+    NoWorkflowConfigured,
+    Problem,
+    ProjectNotFound,
+    SessionNotFound,
+    StoreUnavailable,
+    WorkflowAlreadyActive,
+)
+
+from .errors import Refused
+from .identity import Identity, identity_of
+
+log = logging.getLogger("bilt_mcp.server")
+
+MOST_PROBLEMS = 20
+_UUID = re.compile(
+    r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}", re.ASCII
+)
+_CODES: dict[type[BiltError], tuple[int, str]] = {
+    InvalidArguments: (400, "invalid_request"),
+    ProjectNotFound: (404, "project_not_found"),
+    NoWorkflowConfigured: (409, "no_workflow_configured"),
+    InvalidWorkflowFile: (409, "invalid_workflow_file"),
+}
+
+Asked = TypeVar("Asked", bound=BaseModel)
+
+
+async def read(request: Request, model: type[Asked]) -> Asked:
+    """The body of a request. Raises `InvalidArguments`."""
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        problems = [
+            Problem(
+                ".".join(str(part)[:64] for part in found["loc"]) or "body", found["msg"].lower()
+            )
+            for found in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        raise InvalidArguments(problems[:MOST_PROBLEMS]) from None
+
+
+def thread_id_of(text: str) -> str:
+    """The session that a thread id names. Raises `SessionNotFound` for what can be none."""
+    if _UUID.fullmatch(text) is None:
+        raise SessionNotFound("No such thread.")
+    return text.lower()
+
+
+def thread_not_found() -> Refused:
+    """The answer about a thread that is not there, or not the caller's: one for both."""
+    told = "No thread with this thread_id. Leave it out to begin a new one."
+    return Refused(404, "thread_not_found", told)
+
+
+def nothing_pending() -> Refused:
+    """The answer where nothing waits for a person, whosever thread it is, and if there is none: one for all."""
+    told = "No action of this thread waits for a confirmation: nothing was changed."
+    return Refused(404, "no_pending_action", told)
+
+
+@contextmanager
+def told_as(code: str, what: str) -> Generator[None]:
+    """Everything that goes wrong inside as the chat's errors: as `code` where it is the server's own trouble.
+
+    Of a store that fails a caller is told that, and not where it is: he may be anywhere.
+    """
+    try:
+        yield
+    except Refused:
+        raise
+    except SessionNotFound:
+        raise thread_not_found() from None
+    except NothingToConfirm:
+        raise nothing_pending() from None
+    except WorkflowAlreadyActive as error:
+        raise _busy(error) from None
+    except StoreUnavailable as error:
+        error_id = _logged(error, code)
+        why = "the store cannot be used now"
+        raise Refused(500, code, f"{what}: {why}; error_id {error_id}") from error
+    except BiltError as error:
+        status, name = _CODES.get(type(error), (409, "refused"))
+        raise Refused(status, name, error.message) from None
+    except Exception as error:
+        error_id = _logged(error, code)
+        raise Refused(500, code, f"{what}: internal error; error_id {error_id}") from error
+
+
+def person_of(request: Request) -> Identity:
+    """Who asks, where it has to be a person. Raises `Refused`."""
+    identity = identity_of(request.scope)
+    if not identity.person:
+        raise Refused(403, "person_required", "Only a person who is logged in may answer.")
+    return identity
+
+
+def _busy(error: WorkflowAlreadyActive) -> Refused:
+    status = error.details.get("current_status")
+    then = "Wait for its end on /chat/stream"
+    if status == "paused":
+        then = "Answer what it asks with /chat/confirm or /chat/cancel"
+    told = (
+        f"The workflow of this thread is {status}. {then}, or send the message without a thread_id."
+    )
+    return Refused(409, "already_active", told)
+
+
+def _logged(error: Exception, code: str) -> str:
+    error_id = str(uuid4())
+    log.error("chat: %s, error_id %s", code, error_id, exc_info=error)
+    return error_id

@@ -1,0 +1,225 @@
+"""GET /chat/stream: what happens in a thread, live, for who may leave and come back (CONTRACT section 4).
+
+Nothing is kept for a stream: each reads what stands in the store behind the last event that it has sent, so a restart
+of the server is no more than a reconnection. However many follow a thread, one reads for all who are equally far.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from uuid import uuid4
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from bilt_mcp.state import (
+    BiltError,
+    InvalidArguments,
+    Over,
+    Place,
+    Problem,
+    SessionNotFound,
+    StoreUnavailable,
+    Timeline,
+    iso,
+    limited_to,
+)
+from bilt_mcp.tools import Desk, needs_worker
+
+from .chat_answers import report_of
+from .chat_events import KEEP_ALIVE, RETRY, ChatEvent, events_of, place_of
+from .chat_requests import thread_id_of, told_as
+from .first import first_of
+from .identity import identity_of
+from .site import Site
+
+log = logging.getLogger("bilt_mcp.server")
+
+KEEP_ALIVE_SECONDS = 15.0
+LOOK_AGAIN_SECONDS = 2.0
+"""How often a stream sees to it that a worker is alive, and looks for a gate whose time is up."""
+TROUBLE_SECONDS = 1.0
+BEGINNING = Place(0)
+_HEADERS = {
+    "cache-control": "no-store",
+    "content-type": "text/event-stream; charset=utf-8",
+    "x-accel-buffering": "no",
+}
+
+
+def routes(site: Site) -> list[BaseRoute]:
+    """The chat's stream."""
+    reader = _Reader()
+
+    async def stream(request: Request) -> Response:
+        with told_as("stream_error", "Failed to stream"):
+            thread, after, from_now = _asked(request)
+            desk = await site.desk(identity_of(request.scope))
+            session_id = thread_id_of(thread)
+            known = await desk.store.timeline(desk.account, session_id, after)
+            if known is None:
+                raise InvalidArguments([Problem("last_event_id", "is of no event of this thread")])
+            over = known.workflow is not None and known.workflow.final and not known.happenings
+            if after is not None and over:
+                return Response(status_code=204)  # tells a browser not to come back
+            if from_now:
+                after = await _now(desk, session_id)
+            return _Stream(site, reader, desk, session_id, after)
+
+    return [Route("/chat/stream", stream, methods=["GET"])]
+
+
+def _asked(request: Request) -> tuple[str, Place | None, bool]:
+    """The thread, the place behind which to begin, and whether to begin with what comes now."""
+    query = request.query_params
+    thread = query.get("thread_id")
+    if not thread:
+        raise InvalidArguments([Problem("thread_id", "is required")])
+    begin = query.get("from", "start")
+    if begin not in ("start", "now"):
+        raise InvalidArguments([Problem("from", "must be start or now")])
+    # The header is a browser's that comes back; the address is that of its first visit.
+    last = request.headers.get("last-event-id") or query.get("last_event_id")
+    after = None if not last else place_of(last)
+    if last and after is None:
+        raise InvalidArguments([Problem("last_event_id", "is the id of no event")])
+    return thread, after, begin == "now" and after is None
+
+
+async def _now(desk: Desk, session_id: str) -> Place | None:
+    """The place of the newest thing that has happened."""
+    after: Place | None = None
+    while True:
+        known = await desk.store.timeline(desk.account, session_id, after)
+        if known is None or not known.happenings:
+            return after
+        after = known.happenings[-1].place
+
+
+class _Reader:
+    """Reads timelines; who asks for what somebody is reading already gets the same."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[object, asyncio.Task[Timeline | None]] = {}
+
+    async def read(self, desk: Desk, session_id: str, after: Place | None) -> Timeline | None:
+        """See `SessionStore.timeline`. May be a moment old; its `pulse` says of which."""
+        key = (desk.account, limited_to(desk.account), session_id, after)
+        reading = self._under_way.get(key)
+        if reading is None:
+            look = desk.store.timeline(desk.account, session_id, after)
+            reading = self._under_way[key] = asyncio.ensure_future(look)
+            reading.add_done_callback(lambda done: self._done(key, done))
+        return await asyncio.shield(reading)  # who goes leaves it to the others
+
+    def _done(self, key: object, reading: asyncio.Task[Timeline | None]) -> None:
+        del self._under_way[key]
+        if not reading.cancelled():
+            reading.exception()  # whoever waits is told; if nobody does, nobody needs to be
+
+
+class _Stream(Response):
+    """One stream, as the answer to one request."""
+
+    def __init__(
+        self, site: Site, reader: _Reader, desk: Desk, session_id: str, after: Place | None
+    ) -> None:
+        super().__init__(headers=_HEADERS)
+        del self.headers["content-length"]
+        self._site = site
+        self._reader = reader
+        self._desk = desk
+        self._session_id = session_id
+        self._after = after
+        self._sent_at = 0.0
+        self._troubled = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events until the workflow is over, the server stops, or the caller goes."""
+        gone = False
+
+        async def until_gone() -> None:
+            nonlocal gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+
+        async def run() -> None:
+            with self._site.stores.audience.joined([self._session_id]):
+                await self._run(send)
+
+        head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(head)
+        await self._send(send, RETRY)
+        await first_of(run, until_gone, self._site.stopping.wait)
+        if not gone:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _run(self, send: Send) -> None:
+        store = self._desk.store
+        with store.watch(self._desk.account, self._session_id, messages=True) as watch:
+            while True:
+                try:
+                    known = await self._reader.read(self._desk, self._session_id, self._after)
+                    self._troubled = False
+                    if known is None or await self._tell(send, known):
+                        return
+                except StoreUnavailable as error:
+                    await self._tell_trouble(send, "The store cannot be used now.", error)
+                    await anyio.sleep(TROUBLE_SECONDS)
+                    continue
+                except SessionNotFound as error:
+                    await self._tell_trouble(send, "This thread is gone.", error)
+                    return
+                if known.has_more:
+                    continue
+                pause = KEEP_ALIVE_SECONDS
+                if needs_worker(known.session):
+                    await self._desk.engine.wake(news=False)
+                    pause = LOOK_AGAIN_SECONDS
+                elif known.session.pending_action is not None:
+                    pause = LOOK_AGAIN_SECONDS  # its time may be up
+                await watch.passed(known.pulse, pause)
+                if time.monotonic() - self._sent_at >= KEEP_ALIVE_SECONDS:
+                    await self._send(send, KEEP_ALIVE)
+
+    async def _tell(self, send: Send, known: Timeline) -> bool:
+        """Send what is new; whether that was the end."""
+        store, told = self._desk.store, b""
+        for happening in known.happenings:
+            report = None
+            if isinstance(happening.what, Over):
+                over = happening.what.workflow.id
+                report = report_of(await store.invocation(self._desk.account, over))
+            after = self._after or BEGINNING
+            for place, event in events_of(self._session_id, happening, after, report):
+                told += event.encoded()
+                self._after = place
+        if told:
+            await self._send(send, told)
+        return bool(known.happenings) and isinstance(known.happenings[-1].what, Over)
+
+    async def _tell_trouble(self, send: Send, told: str, error: BiltError) -> None:
+        """Say once that there is trouble. It has no id: who comes back asks for what he has not seen."""
+        if self._troubled:
+            return
+        self._troubled = True
+        error_id = str(uuid4())
+        log.error("chat stream: %s, error_id %s", error, error_id)
+        data = {
+            "thread_id": self._session_id,
+            "code": "stream_error",
+            "message": told,
+            "error_id": error_id,
+        }
+        now = iso(round(time.time() * 1000))
+        await self._send(send, ChatEvent("error", data, now, None).encoded())
+
+    async def _send(self, send: Send, data: bytes) -> None:
+        self._sent_at = time.monotonic()
+        await send({"type": "http.response.body", "body": data, "more_body": True})
