@@ -35,6 +35,10 @@ def run(arguments: Sequence[str], backlog: Backlog | None = None) -> int:
     )
     # Half of the start-up is the import of the SDK; collecting garbage meanwhile finds none.
     gc.disable()
+    if given.command == "serve":
+        from .http.command import serve
+
+        return serve(given)
     import anyio
 
     from .config import Config, ConfigError
@@ -49,10 +53,6 @@ def run(arguments: Sequence[str], backlog: Backlog | None = None) -> int:
 
         gc.enable()
         return anyio.run(confirm, config, given.session_id)
-    if given.command == "serve":
-        from .http.command import serve
-
-        return serve(config, given)
     from .stdio import serve_stdio
 
     gc.freeze()

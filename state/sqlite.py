@@ -41,7 +41,9 @@ from .sqlite_worker import WorkerVerbs
 from .transitions import ACTIVE, Status
 
 
-class SqliteStore(TimelineVerbs, InvocationVerbs, ProjectVerbs, HistoryVerbs, WorkerVerbs, PulseVerbs):
+class SqliteStore(
+    TimelineVerbs, InvocationVerbs, ProjectVerbs, HistoryVerbs, WorkerVerbs, PulseVerbs
+):
     """`SessionStore` on one SQLite file. Open it with `async with`."""
 
     async def latest_session(self, account: str, project_id: str) -> Session:

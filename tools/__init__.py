@@ -17,15 +17,11 @@ from . import (
     resume_workflow,
     send_message,
 )
-from .desk import Desk, Engine, Office, ToolContext, caller_of, user_of
-from .gate import Decision, after_answer, can_ask, question, settled
-from .registry import ToolSpec, call
-from .results import StartedResult, failure, session_result, success
 from .arguments import Text
-from .desk import Desk, Engine, Office, ToolContext, caller_of
+from .desk import Desk, Engine, Office, ToolContext, caller_of, user_of
 from .gate import Decision, after_answer, can_ask, consequence, question, settled
 from .registry import ToolSpec, call
-from .results import StartedResult, session_result, success
+from .results import StartedResult, failure, session_result, success
 from .send_message import start_workflow
 from .waiting import needs_worker, wait_until
 
@@ -69,8 +65,8 @@ __all__ = [
     "caller_of",
     "can_ask",
     "completion",
-    "failure",
     "consequence",
+    "failure",
     "needs_worker",
     "prompts",
     "question",

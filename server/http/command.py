@@ -17,13 +17,13 @@ from .serve import serve_http
 from .settings import HttpSettings
 
 
-def serve(config: Config, given: argparse.Namespace) -> int:
+def serve(given: argparse.Namespace) -> int:
     """Serve until told to stop; returns the exit code: 2 where something must be corrected first."""
-    settings = _settings(given)
     gc.freeze()
     gc.enable()
     try:
-        anyio.run(serve_http, config, settings)
+        config = Config.from_environ(project=given.project, store=given.store)
+        anyio.run(serve_http, config, _settings(given))
     except (ConfigError, StoreUnavailable) as error:
         print(f"bilt-mcp: {error}", file=sys.stderr)
         return 2

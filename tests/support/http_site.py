@@ -35,9 +35,9 @@ ERAS = ("legacy", "auto")
 """As the SDK's client calls them: with a handshake, and without one where the server can do without."""
 
 
-def identity(name: str, account: str = "local", **more: bool) -> Identity:
+def identity(name: str, account: str = "local", *, read_only: bool = False) -> Identity:
     """A caller; his credential is his name."""
-    return Identity(Account(account), f"key {name}", name, **more)
+    return Identity(Account(account), f"key {name}", name, read_only)
 
 
 @dataclass
