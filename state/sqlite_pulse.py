@@ -16,7 +16,7 @@ class PulseVerbs(SqliteBase):
     """What no caller needs, but who watches."""
 
     async def pulse(self) -> Mapping[Status, int]:
-        """How many workflows of all accounts are active, by status. `StoreUnavailable` when it cannot be written.
+        """How many workflows of all accounts are active, by status. Raises `StoreUnavailable` if it cannot be written.
 
         It takes the turn of writing and begins a transaction, but writes nothing. It reads an index of only these.
         """
