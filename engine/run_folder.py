@@ -139,6 +139,7 @@ class RunFolder:
 
     def forget(self) -> None:
         """Forget the environment: the workflow is final."""
+        self.forget_outputs()
         self._open.unlink(missing_ok=True)
 
     def _kept(self) -> dict[str, Any] | None:

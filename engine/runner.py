@@ -118,7 +118,7 @@ class Runner:
         except Exception:  # a damaged store may raise anything
             # Not even to be read: a deploy step that may have been reached may have done something.
             reached = claim.plan.steps[: claim.position]
-            maybe = any(step.deploy for step in reached)
+            maybe = any(step.deploy and not step.dry_run for step in reached)
             return DeployState.INTERRUPTED if maybe else DeployState.NOT_STARTED
 
     async def run(self) -> None:

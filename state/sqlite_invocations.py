@@ -86,7 +86,8 @@ class InvocationVerbs(GateVerbs, PruneVerbs):
             workflow = self._accept(c, session, workflow_id, message, plan, by)
             if key is not None:
                 c.execute(
-                    "INSERT INTO invocation_key (project, key, digest, workflow) VALUES (?, ?, ?, ?)",
+                    """INSERT INTO invocation_key (project, key, digest, workflow) VALUES (?, ?, ?, ?)
+                       ON CONFLICT DO UPDATE SET digest = excluded.digest, workflow = excluded.workflow""",
                     (project["n"], key, digest, workflow),
                 )
             self._refuse_when_full(c, settings)
@@ -230,8 +231,9 @@ def _replay(c: sqlite3.Connection, project: Row, key: str, digest: str) -> Start
         c,
         """SELECT k.digest, w.id, s.id AS session_id FROM invocation_key AS k
            JOIN workflow AS w ON w.n = k.workflow JOIN session AS s ON s.n = w.session
-           WHERE k.project = :project AND k.key = :key""",
+           WHERE k.project = :project AND k.key = :key AND s.account = :account""",
         project=project["n"],
+        account=project["account"],  # what is hidden, to be deleted, has another one
         key=key,
     )
     if row is None:

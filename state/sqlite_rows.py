@@ -193,7 +193,14 @@ def plan_text(plan: Plan) -> str:
         for name in _OF_INVOCATIONS & part.keys():
             if not part[name]:
                 del part[name]
-    return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except (
+        UnicodeEncodeError
+    ):  # half a surrogate pair: no database takes it, but its escape is ASCII
+        return json.dumps(kept, separators=(",", ":"))
+    return text
 
 
 def plan_of(text: str) -> Plan:

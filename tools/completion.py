@@ -77,7 +77,7 @@ async def _steps(desk: Desk, typed: str, workflow_id: str) -> Sequence[str]:
     except (NoResource, WorkflowNotFound):
         return []
     begun = [s.name for n, s in enumerate(history.plan.steps, 1) if history.runs_of(n)]
-    return [name for name in begun if name.lower().startswith(typed.lower())]
+    return [name for name in dict.fromkeys(begun) if name.lower().startswith(typed.lower())]
 
 
 async def _paths(desk: Desk, typed: str, workflow_id: str) -> Sequence[str]:

@@ -38,7 +38,7 @@ from . import uris
 from .desk import Desk
 from .results import dumps, session_result
 from .uris import ArtifactsUri, ArtifactUri, LogUri, NoResource, SessionUri, Uri, WorkflowUri
-from .workflow_resource import workflow_resource
+from .workflow_resource import log_uri, workflow_resource
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +113,9 @@ async def listed(desk: Desk) -> list[Resource]:
     found.append(_resource(WorkflowUri(session.workflow.id), "Its newest workflow", JSON))
     for position, step in enumerate(history.plan.steps[:MOST_LISTED], 1):
         if history.runs_of(position):
-            uri = LogUri(history.workflow.id, step.name)
-            found.append(_resource(uri, f"What step {step.name} printed", TEXT))
+            found.append(
+                _resource(log_uri(history, position), f"What step {step.name} printed", TEXT)
+            )
     if await desk.engine.artifacts(history, 1):
         found.append(_resource(ArtifactsUri(history.workflow.id), "The artifacts", JSON))
     return found

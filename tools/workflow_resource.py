@@ -38,6 +38,17 @@ def workflow_resource(history: History) -> dict[str, Any]:
     }
 
 
+def log_uri(history: History, position: int) -> LogUri:
+    """Where the log of a step is read: by its name, or by its number where several steps have that name."""
+    names = [step.name for step in history.plan.steps]
+    address = names[position - 1]
+    if names.count(address) > 1:
+        address = str(position)
+        while address in names:  # a step may be called "2"
+            address = f"0{address}"
+    return LogUri(history.workflow.id, address)
+
+
 def _step(history: History, position: int, step: PlannedStep) -> dict[str, Any]:
     runs = history.runs_of(position)
     return {
@@ -49,7 +60,7 @@ def _step(history: History, position: int, step: PlannedStep) -> dict[str, Any]:
         "started_at": iso(runs[0].started_at) if runs else None,
         "finished_at": _when(runs[-1].finished_at) if runs else None,
         "exit_code": runs[-1].exit_code if runs else None,
-        "log": str(LogUri(history.workflow.id, step.name)) if runs else None,
+        "log": str(log_uri(history, position)) if runs else None,
     }
 
 

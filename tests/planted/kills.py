@@ -31,7 +31,7 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "a message and its workflow are two transactions",
-        within("state/sqlite.py", "test_store_transactions"),
+        within("state/sqlite_writes.py", "test_store_transactions"),
         '        self._append(c, session["s_n"], row["n"], said)\n        self._touch',
         '        c.commit()\n        c.execute("BEGIN IMMEDIATE")\n'
         '        self._append(c, session["s_n"], row["n"], said)\n        self._touch',

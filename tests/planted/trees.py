@@ -93,8 +93,8 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "output: only the raw log is kept",
         within("engine/run_folder.py", THROUGH),
-        "safe = chain(map(reader.read, pieces), ",
-        'safe = chain((piece.decode(errors="replace") for piece in pieces), ',
+        "return chain(map(reader.read, pieces), ",
+        'return chain((piece.decode(errors="replace") for piece in pieces), ',
     ),
     plant(
         "output: a pattern takes time in the square of a line",

@@ -1,0 +1,488 @@
+"""The contract of a store: invocations, whose keys have one answer in a project, and lists that stay in order."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import pytest
+
+from bilt_mcp.state import (
+    MOST_INVOCATIONS,
+    Caller,
+    Failure,
+    FailureCode,
+    IdempotencyKeyReused,
+    Invocation,
+    InvocationStatus,
+    MessageQuery,
+    Plan,
+    PlannedStep,
+    ProjectNotFound,
+    Refusal,
+    RefusalCode,
+    SessionNotFound,
+    SessionStore,
+    SqliteStore,
+    Started,
+    StoreLocation,
+    WorkflowNotFound,
+    message_of,
+)
+from bilt_mcp.state.driver import sqlite3
+
+from .store_contract import (
+    BROKEN,
+    BUILD,
+    ME,
+    NOBODY_KNOWS,
+    PLAN,
+    PROCESS,
+    RECEIPT,
+    SOMEBODY_ELSE,
+    WITH_WORKFLOW,
+    Kind,
+    ManualClock,
+    OpenStore,
+    Scene,
+)
+from .support.racers import Call, Racers, Refused, Turn, racers_at
+
+pytestmark = pytest.mark.anyio
+
+BY = Caller("curl", "rest", "ci")
+REQUEST = {"runtimeId": NOBODY_KNOWS, "steps": [{"call": "build", "args": ["größer", {"n": 1}]}]}
+ONE = Plan((BUILD,), request=REQUEST)
+LATE = Failure(FailureCode.TIMED_OUT, "Step build took too long", "build")
+S = InvocationStatus
+
+
+@dataclass
+class Shop:
+    """A project whose steps are called, and the worker that they wait for."""
+
+    scene: Scene
+    project_id: str
+
+    @property
+    def store(self) -> SessionStore:
+        return self.scene.store
+
+    async def invoke(self, plan: Plan = ONE, key: str | None = None, digest: str = "d") -> Started:
+        given = message_of(plan)
+        return await self.store.invoke(
+            ME,
+            self.project_id,
+            given,
+            plan,
+            workflow_id=str(uuid4()),
+            key=key,
+            digest=digest,
+            by=BY,
+        )
+
+    async def done(self, plan: Plan = ONE, failure: Failure | None = None) -> Started:
+        """An invocation that is over."""
+        started = await self.invoke(plan)
+        claim = await self.scene.claim()
+        assert claim.workflow_id == started.workflow_id
+        if failure is None:
+            assert await self.store.complete(claim, [])
+        else:
+            assert await self.store.fail(claim, failure, [])
+        return started
+
+    async def look(self, started: Started) -> Invocation:
+        return await self.store.invocation(ME, started.workflow_id)
+
+    async def ids(self, session_id: str, *statuses: InvocationStatus) -> list[str]:
+        page = await self.store.invocations(ME, session_id, statuses=statuses)
+        return [found.workflow.id for found in page.invocations]
+
+
+@pytest.fixture
+async def shop(scene: Scene) -> Shop:
+    project = await scene.store.open_project(ME, "/srv/shop", "shop")
+    return Shop(scene, project.id)
+
+
+# -- starting --------------------------------------------------------------------------------------
+
+
+async def test_an_invocation_is_a_workflow_of_the_project_s_session(shop: Shop) -> None:
+    before = await shop.store.latest_session(ME, shop.project_id)
+    started = await shop.invoke()
+    assert started.session_id == before.id
+    session = await shop.store.session(ME, started.session_id)
+    assert session.revision > before.revision
+    assert session.workflow is not None
+    assert (session.workflow.id, session.status) == (started.workflow_id, "pending")
+    page = await shop.store.messages(ME, started.session_id, MessageQuery())
+    assert [(m.side, m.content) for m in reversed(page.messages)] == [
+        ("user", "build"),
+        ("ai", "Workflow accepted from curl. Steps: build"),
+    ]
+    audit = await shop.store.audit(ME, started.session_id)
+    assert [(entry.action, entry.caller) for entry in audit] == [("start", BY)]
+
+
+async def test_without_a_session_one_is_made(shop: Shop) -> None:
+    started = await shop.invoke()
+    assert (await shop.store.latest_session(ME, shop.project_id)).id == started.session_id
+
+
+async def test_a_session_with_something_active_is_left_alone(shop: Shop) -> None:
+    first = await shop.invoke()
+    second = await shop.invoke()
+    assert second.session_id != first.session_id
+    third = await shop.invoke()  # the newest session is not free, and older ones are not looked for
+    assert len({first.session_id, second.session_id, third.session_id}) == 3
+    for started in (first, second, third):
+        claim = await shop.scene.claim()
+        assert claim.workflow_id == started.workflow_id
+        assert await shop.store.complete(claim, [])
+    assert (await shop.invoke()).session_id == third.session_id
+
+
+async def test_the_request_is_kept_as_it_came(shop: Shop, open_store: OpenStore) -> None:
+    lone = {"runtimeId": NOBODY_KNOWS, "steps": [{"call": "\ud800"}], "ü": [None, 1.5, True, {}]}
+    started = await shop.invoke(replace(ONE, request=lone))
+    async with open_store() as other:
+        assert (await other.invocation(ME, started.workflow_id)).plan.request == lone
+
+
+async def test_a_refused_plan_is_accepted_and_can_be_read(shop: Shop) -> None:
+    diagnostic = {"id": "unknown-call", "closest": ["build"], "fixes": [{"title": "Call build"}]}
+    refusal = Refusal(1, "biuld", RefusalCode.UNKNOWN_CALL, "No such step", diagnostic)
+    steps = (BUILD, PlannedStep("biuld", {}, dry_run=True, bind="b", ref="a"))
+    plan = Plan(steps, request=REQUEST, refused=(refusal,))
+    started = await shop.invoke(plan)
+    claim = await shop.scene.claim()
+    assert claim.plan == plan
+    found = await shop.look(started)
+    assert found.plan == plan
+    assert found.plan.refused[0].code is RefusalCode.UNKNOWN_CALL
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+async def test_a_key_gets_its_first_answer_again_and_starts_nothing(shop: Shop) -> None:
+    first = await shop.invoke(key="k")
+    before = await shop.store.session(ME, first.session_id)
+    assert await shop.invoke(key="k") == first
+    assert await shop.store.first_invocation(ME, shop.project_id, "k", "d") == first
+    assert await shop.store.session(ME, first.session_id) == before
+    assert await shop.store.first_invocation(ME, shop.project_id, "other", "d") is None
+
+
+async def test_a_key_with_another_request_starts_nothing(shop: Shop) -> None:
+    first = await shop.invoke(key="k")
+    for asked in (
+        shop.invoke(key="k", digest="another"),
+        shop.store.first_invocation(ME, shop.project_id, "k", "another"),
+    ):
+        with pytest.raises(IdempotencyKeyReused) as reused:
+            await asked
+        assert reused.value.details["workflow_id"] == first.workflow_id
+    assert await shop.ids(first.session_id) == [first.workflow_id]
+
+
+async def test_each_project_has_its_own_keys(shop: Shop) -> None:
+    first = await shop.invoke(key="k")
+    bakery = await shop.store.open_project(ME, "/srv/bakery", "bakery")
+    second = await replace(shop, project_id=bakery.id).invoke(key="k", digest="another")
+    assert second.workflow_id != first.workflow_id
+
+
+async def test_a_key_is_free_again_when_its_session_is_pruned(
+    shop: Shop, clock: ManualClock
+) -> None:
+    first = await shop.invoke(key="k")
+    assert await shop.store.complete(await shop.scene.claim(), [])
+    clock.go_on(1000)
+    epoch = await shop.scene.epoch()
+    assert await shop.store.hide_old(epoch, clock.now()) == 1
+    # While it is hidden it is as gone as later, when it is deleted.
+    assert await shop.store.first_invocation(ME, shop.project_id, "k", "d") is None
+    second = await shop.invoke(key="k", digest="another")
+    assert second.workflow_id != first.workflow_id
+    while await shop.store.delete_hidden(epoch):
+        pass
+    assert await shop.invoke(key="k", digest="another") == second
+
+
+@pytest.fixture
+def racers(quick_path: Path, scene: Scene) -> object:
+    with racers_at(StoreLocation.of(quick_path / "store"), 2) as found:
+        yield found
+
+
+async def test_of_two_processes_with_one_key_exactly_one_starts_something(
+    shop: Shop, racers: Racers
+) -> None:
+    def call(key: str, digest: str) -> Turn:
+        named = {"workflow_id": str(uuid4()), "key": key, "digest": digest, "by": BY}
+        return Turn([Call("invoke", (ME, shop.project_id, "build", ONE), named)])
+
+    for number in range(20):
+        said = racers.race(call(f"same {number}", "d"), call(f"same {number}", "d"))
+        assert said[0].answer == said[1].answer
+        assert isinstance(said[0].answer, Started)
+        said = racers.race(call(f"other {number}", "d"), call(f"other {number}", "e"))
+        accepted = [one.answer for one in said if isinstance(one.answer, Started)]
+        refused = [one.answer for one in said if isinstance(one.answer, Refused)]
+        assert [one.error for one in refused] == ["Idempotency key reused"]
+        assert len(accepted) == 1
+    started = await shop.store.newest_ids(ME, "workflow", limit=100)
+    assert len(started) == 40
+
+
+# -- reading one -----------------------------------------------------------------------------------
+
+
+async def test_what_is_told_of_an_invocation_is_true_at_every_stage(
+    shop: Shop, clock: ManualClock
+) -> None:
+    ask = replace(BUILD, confirm="Build it?", confirm_timeout=60.0)
+    started = await shop.invoke(Plan((ask, BUILD), request=REQUEST))
+    found = await shop.look(started)
+    assert (found.status, found.project_id, found.sequence) == (S.QUEUED, shop.project_id, 1)
+    assert found.workflow == await shop.store.workflow(ME, started.workflow_id)
+    claim = await shop.scene.claim()
+    assert (await shop.look(started)).status is S.DISPATCHING
+    assert await shop.store.pause(claim, "Build it?")
+    found = await shop.look(started)
+    session = await shop.store.session(ME, started.session_id)
+    assert found.status is S.RUNNING
+    assert found.pending_action == session.pending_action is not None
+    clock.go_on(5)
+    await shop.store.confirm(ME, started.session_id, found.pending_action.action_id, BY)
+    found = await shop.look(started)
+    assert (found.status, found.pending_action) == (S.RUNNING, None)
+    assert found.updated_at == clock.now()
+    claim = await shop.scene.claim()
+    ticket = await shop.store.begin_step(claim, 1, PROCESS)
+    assert ticket is not None
+    await shop.store.step_ended(ticket, "failed", 3)
+    ticket = await shop.store.begin_step(claim, 2, PROCESS)
+    assert ticket is not None
+    found = await shop.look(started)
+    assert [(run.attempt, run.outcome, run.exit_code) for run in found.runs] == [
+        (1, "failed", 3),
+        (2, None, None),
+    ]
+    assert found.last_run(1) == found.runs[1]
+    assert found.last_run(2) is None
+    assert list(found.runs) == list((await shop.store.history(ME, started.workflow_id)).runs)
+
+
+IN = {
+    Kind.PENDING: S.QUEUED,
+    Kind.RUNNING: S.DISPATCHING,
+    Kind.RESUMED: S.DISPATCHING,
+    Kind.PAUSED: S.RUNNING,
+    Kind.GATED: S.RUNNING,
+    Kind.CANCELLING: S.CANCELLING,
+    Kind.CANCELLED: S.CANCELLED,
+    Kind.COMPLETED: S.SUCCEEDED,
+    Kind.FAILED: S.FAILED,
+}
+
+
+@pytest.mark.parametrize("kind", WITH_WORKFLOW)
+async def test_a_status_is_read_and_asked_for_in_the_same_words(scene: Scene, kind: Kind) -> None:
+    on = await scene.subject(kind)
+    found = await scene.store.invocation(ME, on.workflow_id)
+    assert found.status is IN[kind]
+    assert found.plan.request is None
+    for status in S:
+        page = await scene.store.invocations(ME, on.session_id, statuses=[status])
+        assert [one.status for one in page.invocations] == [status] * (status is found.status)
+
+
+async def test_what_took_too_long_is_told_from_what_failed(shop: Shop) -> None:
+    failed = await shop.done(failure=BROKEN)
+    late = await shop.done(failure=LATE)
+    done = await shop.done()
+    assert (await shop.look(late)).status is S.TIMED_OUT
+    assert await shop.ids(late.session_id, S.TIMED_OUT) == [late.workflow_id]
+    assert await shop.ids(late.session_id, S.FAILED) == [failed.workflow_id]
+    either = await shop.ids(late.session_id, S.FAILED, S.SUCCEEDED)
+    assert either == [done.workflow_id, failed.workflow_id]
+
+
+async def test_a_step_that_runs_or_was_left_out_has_been_dispatched(shop: Shop) -> None:
+    started = await shop.invoke(Plan((replace(BUILD, dry_run=True), BUILD), request=REQUEST))
+    claim = await shop.scene.claim()
+    assert (await shop.look(started)).status is S.DISPATCHING
+    assert await shop.store.advance(claim, 2)
+    assert (await shop.look(started)).status is S.RUNNING
+
+
+async def test_whoever_looks_sees_that_a_gate_was_not_answered_in_time(
+    shop: Shop, clock: ManualClock
+) -> None:
+    for listing in (False, True):
+        ask = replace(BUILD, confirm="Build it?", confirm_timeout=60.0)
+        started = await shop.invoke(Plan((ask,), request=REQUEST))
+        assert await shop.store.pause(await shop.scene.claim(), "Build it?")
+        clock.go_on(60_000)
+        if listing:
+            page = await shop.store.invocations(ME, started.session_id)
+            found = page.invocations[0]
+        else:
+            found = await shop.look(started)
+        assert (found.status, found.pending_action) == (S.CANCELLED, None)
+        assert found.workflow.id == started.workflow_id
+
+
+# -- lists -----------------------------------------------------------------------------------------
+
+
+async def test_pages_are_newest_first_and_numbered_from_the_oldest(shop: Shop) -> None:
+    made = [await shop.done(failure=LATE if n % 3 == 0 else None) for n in range(9)]
+    session_id = made[0].session_id
+    seen: list[tuple[str, int]] = []
+    after = None
+    while True:
+        page = await shop.store.invocations(ME, session_id, after=after, limit=4)
+        seen += [(found.workflow.id, found.sequence) for found in page.invocations]
+        after = page.invocations[-1].workflow.id
+        if not page.has_more:
+            break
+    assert seen == [(one.workflow_id, n) for n, one in reversed(list(enumerate(made, 1)))]
+    late = await shop.store.invocations(ME, session_id, statuses=[S.TIMED_OUT], limit=2)
+    assert late.has_more
+    assert [found.sequence for found in late.invocations] == [7, 4]
+    rest = await shop.store.invocations(
+        ME, session_id, statuses=[S.TIMED_OUT], after=late.invocations[-1].workflow.id
+    )
+    assert [found.sequence for found in rest.invocations] == [1]
+    assert not rest.has_more
+    for found in rest.invocations:
+        assert found == await shop.store.invocation(ME, found.workflow.id)
+
+
+async def test_a_page_has_a_hundred_at_most(shop: Shop) -> None:
+    await shop.store.latest_session(ME, shop.project_id)
+    first = await shop.done()
+    for _ in range(MOST_INVOCATIONS):
+        await shop.done()
+    page = await shop.store.invocations(ME, first.session_id, limit=10_000)
+    assert (len(page.invocations), page.has_more) == (MOST_INVOCATIONS, True)
+    assert page.invocations[0].sequence == MOST_INVOCATIONS + 1
+
+
+async def test_a_reader_misses_nothing_and_sees_nothing_twice_while_four_add(
+    shop: Shop, open_store: OpenStore
+) -> None:
+    before = [(await shop.done()).workflow_id for _ in range(30)]
+    session_id = (await shop.store.latest_session(ME, shop.project_id)).id
+    epoch = await shop.scene.epoch()
+    stop, added = anyio.Event(), 0
+
+    async def add() -> None:
+        nonlocal added
+        async with open_store() as store:
+            while not stop.is_set():
+                async with turn:
+                    named = {"workflow_id": str(uuid4()), "by": BY}
+                    await store.invoke(ME, shop.project_id, "build", ONE, **named)
+                    claim = await store.claim(epoch)
+                    assert claim is not None
+                    assert claim.session_id == session_id
+                    assert await store.complete(claim, [])
+                    added += 1
+
+    turn = anyio.Lock()  # so that all of them go to the one session
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(add)
+        for _ in range(5):
+            seen: list[Invocation] = []
+            seen_added, after = added, None
+            while True:
+                page = await shop.store.invocations(ME, session_id, after=after, limit=3)
+                seen += page.invocations
+                after = seen[-1].workflow.id
+                if not page.has_more:
+                    break
+            ids = [found.workflow.id for found in seen]
+            assert len(set(ids)) == len(ids) >= 30 + seen_added
+            assert ids[-30:] == before[::-1]
+            assert [found.sequence for found in seen] == list(range(len(seen), 0, -1))
+        stop.set()
+    assert added > 0
+
+
+# -- whose -----------------------------------------------------------------------------------------
+
+Asked = Callable[[SessionStore, str, Started, str], Awaitable[object]]
+ASKED: dict[str, tuple[type[Exception], Asked]] = {
+    "invocation": (WorkflowNotFound, lambda s, who, x, _: s.invocation(who, x.workflow_id)),
+    "invocations": (SessionNotFound, lambda s, who, x, _: s.invocations(who, x.session_id)),
+    "first_invocation": (
+        ProjectNotFound,
+        lambda s, who, _, project: s.first_invocation(who, project, "k", "d"),
+    ),
+    "invoke": (
+        ProjectNotFound,
+        lambda s, who, _, project: s.invoke(
+            who, project, "build", ONE, workflow_id=str(uuid4()), key="k", digest="d", by=BY
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", ASKED)
+async def test_what_is_somebody_else_s_is_as_unknown_as_what_never_was(
+    shop: Shop, verb: str
+) -> None:
+    started = await shop.invoke(key="k")
+    error, ask = ASKED[verb]
+    before = await shop.store.session(ME, started.session_id)
+    never = Started(NOBODY_KNOWS, NOBODY_KNOWS, started.status)
+    with pytest.raises(error) as foreign:
+        await ask(shop.store, SOMEBODY_ELSE, started, shop.project_id)
+    with pytest.raises(error) as unknown:
+        await ask(shop.store, ME, never, NOBODY_KNOWS)
+    assert str(foreign.value) == str(unknown.value)
+    assert await shop.store.session(ME, started.session_id) == before
+    assert await shop.store.newest_ids(SOMEBODY_ELSE, "workflow") == []
+
+
+async def test_a_page_after_what_is_of_another_session_is_refused(shop: Shop, scene: Scene) -> None:
+    started = await shop.invoke()
+    other = await scene.subject(Kind.IDLE)
+    for after in (started.workflow_id, NOBODY_KNOWS):
+        with pytest.raises(WorkflowNotFound):
+            await shop.store.invocations(ME, other.session_id, after=after)
+
+
+# -- on disk ---------------------------------------------------------------------------------------
+
+
+async def test_a_plan_of_a_message_is_kept_as_older_code_reads_it(quick_path: Path) -> None:
+    location = StoreLocation.of(quick_path / "store")
+    async with SqliteStore(location, ManualClock()) as store:
+        await Scene(store).subject(Kind.PENDING)
+    with closing(sqlite3.connect(location.database)) as database:
+        (kept,) = database.execute("SELECT plan FROM workflow").fetchone()
+    for name in ("request", "refused", "dry_run", "bind", "ref"):
+        assert f'"{name}"' not in kept
+
+
+async def test_an_invocation_whose_receipt_is_missing_is_only_cancelling(shop: Shop) -> None:
+    started = await shop.invoke(PLAN)
+    claim = await shop.scene.claim()
+    await shop.store.cancel(ME, started.session_id, None, BY)
+    found = await shop.look(started)
+    assert found.status is S.CANCELLING
+    assert not found.status.final
+    assert await shop.store.stopped(claim.epoch, claim.workflow_id, RECEIPT, [])
+    assert (await shop.look(started)).status.final
