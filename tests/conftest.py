@@ -13,6 +13,7 @@ from bilt_mcp.state import SessionStore
 
 from .conformance.report import say_conformance
 from .store_contract import BACKENDS, Backend, ManualClock, OpenStore, Scene
+from .support.loud import say_not_run
 from .support.proof import Proof, add_options, factor, mark, say_figures, shorten
 
 
@@ -31,6 +32,7 @@ def pytest_terminal_summary(
 ) -> None:
     say_conformance(terminalreporter)
     say_figures(terminalreporter, config)
+    say_not_run(terminalreporter)
 
 
 @pytest.fixture
