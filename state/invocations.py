@@ -50,6 +50,7 @@ class Invocation:
     workflow: Workflow
     status: InvocationStatus
     project_id: str
+    project_name: str
     sequence: int
     """The number of the workflow in its session, from 1."""
     plan: Plan

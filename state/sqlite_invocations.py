@@ -34,7 +34,8 @@ _STATE = """
 """The `InvocationStatus` of workflow `w`."""
 
 _INVOCATION = f"""
-    SELECT w.n, w.plan, {_STATE} AS state, s.id AS s_id, s.n AS s_n, s.updated_at, p.id AS project, {WORKFLOW_COLUMNS},
+    SELECT w.n, w.plan, {_STATE} AS state, s.id AS s_id, s.n AS s_n, s.updated_at,
+           p.id AS project, p.name AS project_name, {WORKFLOW_COLUMNS},
            g.id AS g_id, g.step AS g_step, g.message AS g_message, g.expires_at AS g_expires_at
     FROM workflow AS w
     JOIN session AS s ON s.n = w.session
@@ -193,6 +194,7 @@ def _invocation_of(row: Row, clock: Clock, sequence: int, runs: Sequence[StepRun
         workflow=workflow_of(row, clock),
         status=InvocationStatus(row["state"]),
         project_id=row["project"],
+        project_name=row["project_name"],
         sequence=sequence,
         plan=plan,
         runs=runs,
