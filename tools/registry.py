@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,25 +16,16 @@ from pydantic import ValidationError
 
 from bilt_mcp.state import BiltError, InvalidArguments, Problem, StoreUnavailable
 
-from .arguments import MOST, PATTERNS
+from .arguments import MOST
 from .desk import ToolContext
+from .problems import clip, problem_of, unknown
 from .results import Result, failure, failure_of, success
 from .schemas import lean, output_schema
 
 log = logging.getLogger(__name__)
 
-MAX_NAME = 64
-"""How much of a name is compared and told: its sender may have sent four megabytes."""
 MAX_STRANGERS = 20
 """How many unknown arguments are named: a message may have half a million."""
-
-_FRIENDLIER = {
-    "string_unicode": "contains a lone surrogate, which is no character; send valid Unicode text",
-    "missing": "is required",
-    "too_short": "must not be empty",
-    "string_too_long": "must have at most {max_length} characters",
-    "too_long": "must have at most {max_length} characters",
-}
 
 
 @dataclass(frozen=True)
@@ -87,13 +77,13 @@ async def call(
     try:
         tool = tools.get(name)
         if tool is None:
-            raise InvalidArguments([Problem("name", _unknown("tool", name, tools))])
+            raise InvalidArguments([Problem("name", unknown("tool", name, tools))])
         given = {key: value for key, value in arguments.items() if value is not None}
         known = tool.parameters["properties"]
         if strangers := [key for key in given if key not in known]:
             raise InvalidArguments(
                 [
-                    Problem(_clip(key), _unknown("argument", key, known))
+                    Problem(clip(key), unknown("argument", key, known))
                     for key in strangers[:MAX_STRANGERS]
                 ]
             )
@@ -115,7 +105,7 @@ def _failure_behind(error: ToolError, name: str) -> CallToolResult:
     if isinstance(cause, BiltError):
         return _failure(cause, name)
     if isinstance(cause, ValidationError):
-        return failure(InvalidArguments([_problem(found) for found in cause.errors()]))
+        return failure(InvalidArguments([problem_of(found) for found in cause.errors()]))
     return _crashed(cause or error, name)
 
 
@@ -135,25 +125,6 @@ def _crashed(error: BaseException, name: str) -> CallToolResult:
         "error_id, under which the server's log has the cause."
     )
     return failure_of("Internal error", {"error_id": error_id, "message": told})
-
-
-def _problem(found: Any) -> Problem:
-    field = ".".join(_clip(str(part)) for part in found["loc"]) or "arguments"
-    details = found.get("ctx", {})
-    friendlier = PATTERNS.get(details.get("pattern")) or _FRIENDLIER.get(found["type"])
-    told = friendlier.format_map(details) if friendlier else found["msg"]
-    return Problem(field, told[:1].lower() + told[1:])
-
-
-def _unknown(kind: str, name: str, known: Mapping[str, Any]) -> str:
-    close = [f'"{match}"' for match in difflib.get_close_matches(name[:MAX_NAME], known, 2)]
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
-    return f"no such {kind}; {hint}"
-
-
-def _clip(text: str) -> str:
-    shown = text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "…"
-    return shown.encode("utf-8", "replace").decode("utf-8")
 
 
 def _one_paragraph(docstring: str) -> str:
