@@ -31,6 +31,7 @@ from bilt_mcp.state import (
     KeptText,
     LineRange,
     NewProject,
+    Offer,
     Plan,
     Prepared,
     Problem,
@@ -49,6 +50,7 @@ from .environment import capture_environment, missing_secrets
 from .identity import code_identity
 from .kept import KeptReader
 from .new_project import make_project
+from .offer import offer
 from .planning import make_plan, planned
 from .run_folder import RunFolder
 from .tracing import trace_settings, without_telemetry
@@ -172,6 +174,11 @@ class LocalEngine:
             ) from error
         return prepared
 
+    async def offers(self, projects: Sequence[Project]) -> Sequence[Offer]:
+        """See `tools.Engine.offers`."""
+        roots = [Path(project.root) for project in projects]
+        return await anyio.to_thread.run_sync(lambda: [offer(root) for root in roots])
+
     def discard(self, prepared: Prepared) -> None:
         """See `tools.Engine.discard`."""
         self._folder(prepared.workflow_id).discard()
@@ -189,13 +196,16 @@ class LocalEngine:
         return RunFolder(self._location, workflow_id)
 
     async def halt(
-        self, account: str, session_id: str, reason: str | None, by: Caller
+        self,
+        account: str,
+        session_id: str | None,
+        reason: str | None,
+        by: Caller,
+        workflow_id: str | None = None,
     ) -> Halted | None:
         """See `tools.Engine.halt`."""
-        said = await ask(
-            self._location.control,
-            {"halt": session_id, "account": account, "reason": reason, "by": asdict(by)},
-        )
+        which = {"halt": session_id, "workflow": workflow_id, "account": account}
+        said = await ask(self._location.control, {**which, "reason": reason, "by": asdict(by)})
         if not said or "workflow_id" not in said:
             return None
         stopped = Stopped(**said["stopped"])

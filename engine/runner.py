@@ -90,12 +90,12 @@ class Runner:
         if self._attempt is not None:
             self._attempt.stop()
 
-    def is_for(self, account: str, session_id: str) -> bool:
-        """Whether it runs the workflow of this session, and that is not over yet."""
-        return not self._over and (self._claim.account, self._claim.session_id) == (
-            account,
-            session_id,
-        )
+    def is_for(self, account: str, session_id: str | None, workflow_id: str | None) -> bool:
+        """Whether it runs the workflow of this session, or this workflow, and that is not over yet."""
+        claim = self._claim
+        mine = session_id in (None, claim.session_id) and workflow_id in (None, claim.workflow_id)
+        named = session_id is not None or workflow_id is not None
+        return not self._over and claim.account == account and named and mine
 
     async def halt(self, reason: str | None, by: Caller) -> Halted:
         """A cancel that the store could not take: kill what runs, and record it as soon as the store can.

@@ -274,7 +274,7 @@ class Worker:
         if "halt" not in asked:
             return {"code": CODE}
         for runner in list(self._runners.values()):
-            if runner.is_for(asked["account"], asked["halt"]):
+            if runner.is_for(asked["account"], asked["halt"], asked.get("workflow")):
                 halted = await runner.halt(asked["reason"], Caller(**asked["by"]))
                 return {"workflow_id": halted.workflow_id, "stopped": asdict(halted.stopped)}
         return {}

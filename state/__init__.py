@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .access import AccessStore, Account, Admission, ApiKey, Login, Window, limited_to
-from .calls import MOST_CALLS, CalledStep, Refusal, RefusalCode
+from .calls import MOST_CALLS, CalledStep, Offer, OfferedCall, Refusal, RefusalCode
 from .clock import Clock, SystemClock, boot_id
 from .errors import (
     BiltError,
@@ -170,6 +170,8 @@ __all__ = [
     "Note",
     "NothingToConfirm",
     "Over",
+    "Offer",
+    "OfferedCall",
     "PendingAction",
     "PermissionDenied",
     "Place",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 MOST_CALLS = 100
 """Steps in one invocation."""
@@ -57,3 +57,24 @@ class Refusal:
     diagnostic: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """JSON, as the contract has it: `id`, `category`, `call`, `code`; where they help `closest`, `expected`,
     `received` and `fixes`, each with a `title` and maybe an `example`."""
+
+
+@dataclass(frozen=True)
+class OfferedCall:
+    """A step that a project declares, as its callers need to know it."""
+
+    name: str
+    deploy: bool
+    confirm: bool
+    """Whether a person is asked before it starts."""
+    timeout: float | None
+    """Seconds an attempt of it may take."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What can be called in a project, or why nothing can."""
+
+    status: Literal["ready", "invalid", "missing"]
+    reason: str | None = None
+    calls: Sequence[OfferedCall] = ()

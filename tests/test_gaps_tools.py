@@ -14,7 +14,7 @@ from mcp_types import Implementation
 
 from bilt_mcp.server import create_server
 from bilt_mcp.state import SqliteStore, Started, Status
-from bilt_mcp.tools import Desk, ToolContext, cancel_workflow, send_message
+from bilt_mcp.tools import Desk, ToolContext, cancelling, send_message
 from bilt_mcp.tools.cancel_action import bilt_cancel_action
 from bilt_mcp.tools.pause_workflow import bilt_pause_workflow
 from bilt_mcp.tools.resume_workflow import bilt_resume_workflow
@@ -47,7 +47,7 @@ async def test_whoever_looks_wakes_a_worker_while_the_workflow_needs_one(
     woken: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cancel_workflow, "VERIFY_SECONDS", 0.0)
+    monkeypatch.setattr(cancelling, "VERIFY_SECONDS", 0.0)
     session_id, _ = await agent.start()
     if status != "pending":
         claim = await hand.claim()

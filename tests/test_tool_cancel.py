@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from bilt_mcp.tools import cancel_workflow
+from bilt_mcp.tools import cancelling
 
 from .support.agents import (
     DEPLOYING,
@@ -143,7 +143,7 @@ async def test_a_cancel_says_what_it_knows_of_a_deploy(
 async def test_what_cannot_be_verified_dead_in_time_is_told_so_and_never_called_cancelled(
     agent: Agent, hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cancel_workflow, "VERIFY_SECONDS", 0.05)
+    monkeypatch.setattr(cancelling, "VERIFY_SECONDS", 0.05)
     session_id, _ = await agent.start()
     claim = await hand.claim()
     found = await agent.call("bilt_cancel_workflow", session_id=session_id)

@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 
 from bilt_mcp.state import SqliteStore, StoreUnavailable
-from bilt_mcp.tools import cancel_workflow, send_message
+from bilt_mcp.tools import cancelling, send_message
 from bilt_mcp.tools import waiting as held
 
 from .support.agents import (
@@ -47,7 +47,7 @@ ACTIVE = "Wait for it with bilt_get_session, or stop it with bilt_cancel_workflo
 async def test_a_session_with_an_active_workflow_refuses_another(
     agent: Agent, hand: Hand, place: Place, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cancel_workflow, "VERIFY_SECONDS", 0.0)
+    monkeypatch.setattr(cancelling, "VERIFY_SECONDS", 0.0)
     session_id, workflow_id = await agent.start()
     claim = await hand.claim() if status != "pending" else None
     if claim is not None and status == "paused":

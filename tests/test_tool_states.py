@@ -91,7 +91,7 @@ async def _bring(agent: Agent, hand: Hand, state: str) -> str:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody kills here, so a cancel need not wait for that."""
-    monkeypatch.setattr("bilt_mcp.tools.cancel_workflow.VERIFY_SECONDS", 0.05)
+    monkeypatch.setattr("bilt_mcp.tools.cancelling.VERIFY_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("hasty")

@@ -213,7 +213,7 @@ async def test_a_crash_is_an_answer_with_an_id_that_the_log_knows(
 ) -> None:
     session_id = await agent.session_id()
 
-    async def crash(*_: object) -> None:
+    async def crash(*_: object, **__: object) -> None:
         raise error("the secret cause")
 
     for tool, given in CALLS.items():

@@ -20,6 +20,12 @@ from . import (
 from .arguments import Text
 from .desk import Desk, Engine, Office, ToolContext, caller_of, user_of
 from .gate import Decision, after_answer, can_ask, consequence, question, settled
+from .arguments import storable
+from .calling import start_calls
+from .cancelling import Unrecorded, cancel_and_verify
+from .desk import Desk, Engine, Office, ToolContext, caller_of, user_of
+from .gate import Decision, after_answer, can_ask, question, settled
+from .problems import clip, problem_of, unknown
 from .registry import ToolSpec, call
 from .results import StartedResult, failure, session_result, success
 from .send_message import start_workflow
@@ -47,7 +53,7 @@ def build_tools() -> dict[str, Tool]:
 
 
 if TYPE_CHECKING:
-    from . import completion, prompts, resources, watching
+    from . import completion, prompts, resources, uris, watching
 
 __all__ = [
     "TOOLS",
@@ -59,22 +65,30 @@ __all__ = [
     "Text",
     "ToolContext",
     "ToolSpec",
+    "Unrecorded",
     "after_answer",
     "build_tools",
     "call",
     "caller_of",
     "can_ask",
+    "cancel_and_verify",
+    "clip",
     "completion",
     "consequence",
     "failure",
     "needs_worker",
+    "problem_of",
     "prompts",
     "question",
     "resources",
     "session_result",
     "settled",
     "start_workflow",
+    "start_calls",
+    "storable",
     "success",
+    "unknown",
+    "uris",
     "user_of",
     "wait_until",
     "watching",

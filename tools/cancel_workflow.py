@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import Annotated
 
-import anyio
 from pydantic import Field
 
-from bilt_mcp.state import (
-    BiltError,
-    Caller,
-    DeployState,
-    Halted,
-    Session,
-    Stopped,
-    StoreUnavailable,
-    Workflow,
-    iso,
-)
+from bilt_mcp.state import DeployState, Stopped, Workflow, iso
 
 from .arguments import Reason, SessionId
+from .cancelling import VERIFY_SECONDS, Unrecorded, cancel_and_verify
 from .desk import Desk, ToolContext, caller_of, desk_of, key_of
 from .registry import ToolSpec
 from .results import CancelledResult, DryRunResult, stopped_result
-from .waiting import wait_until
-
-VERIFY_SECONDS = 10.0
-STORE_SECONDS = 2.0
-RECORD_SECONDS = 1.0
 
 
 async def bilt_cancel_workflow(
@@ -50,79 +34,24 @@ async def bilt_cancel_workflow(
     desk = await desk_of(ctx)
     if dry_run and (seen := await _dry_run(desk, session_id)) is not None:
         return seen
-    by = caller_of(ctx)
-    try:
-        workflow = await _decide(desk, session_id, reason or None, by, key_of(ctx))
-    except _Trouble as trouble:
-        halted = await desk.engine.halt(desk.account, session_id, reason or None, by)
-        if halted is None:
-            raise trouble.cause from trouble
-        return await _halted_receipt(desk, session_id, reason or None, halted, trouble.told)
-    if workflow.final:
-        desk.engine.forget(workflow.id)
-    else:
-        cancelled_id = workflow.id
-
-        def is_over(now: Session) -> bool:
-            newest = now.workflow
-            return newest is None or newest.id != cancelled_id or newest.final
-
-        await wait_until(desk, session_id, is_over, VERIFY_SECONDS, urgent=True)
-        # By its own id: somebody may have started another one meanwhile.
-        workflow = await desk.store.workflow(desk.account, cancelled_id)
-    return _receipt(workflow)
+    outcome = await cancel_and_verify(desk, session_id, reason or None, caller_of(ctx), key_of(ctx))
+    if isinstance(outcome, Unrecorded):
+        return _unrecorded_receipt(session_id, reason or None, outcome)
+    return _receipt(outcome)
 
 
-class _Trouble(Exception):
-    """The store could not take the cancel."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-    @property
-    def told(self) -> str:
-        """What happened, for the agent."""
-        if isinstance(self.cause, BiltError):
-            return self.cause.message
-        return f"The store failed ({type(self.cause).__name__})."
-
-
-async def _decide(
-    desk: Desk, session_id: str, reason: str | None, by: Caller, key: str | None
-) -> Workflow:
-    try:
-        # A store that is only slow must not keep the build alive either.
-        with anyio.move_on_after(STORE_SECONDS):
-            return (await desk.store.cancel(desk.account, session_id, reason, by, key)).workflow
-    except StoreUnavailable as error:
-        raise _Trouble(error) from error
-    except BiltError:
-        raise  # it has been decided
-    except Exception as error:  # a damaged store may raise anything
-        raise _Trouble(error) from error
-    told = f"The store did not answer within {STORE_SECONDS:g} s, so nothing may have been changed. Call again."
-    raise _Trouble(StoreUnavailable(told))
-
-
-async def _halted_receipt(
-    desk: Desk, session_id: str, reason: str | None, halted: Halted, told: str
+def _unrecorded_receipt(
+    session_id: str, reason: str | None, outcome: Unrecorded
 ) -> CancelledResult:
     """The answer when everything was killed first and the store could not say so yet."""
-    deadline = time.monotonic() + RECORD_SECONDS
-    while time.monotonic() < deadline:
-        with contextlib.suppress(Exception):
-            workflow = await desk.store.workflow(desk.account, halted.workflow_id)
-            if workflow.final:
-                return _receipt(workflow)
-        await anyio.sleep(0.05)
+    halted = outcome.halted
     done = "Stopped; nothing of it is alive" if halted.stopped.verified else "Being killed"
     return CancelledResult(
         session_id=session_id,
         status="cancelling",
         cancelled_at=iso(round(time.time() * 1000)),
         message=(
-            f"{done}, but that is not recorded yet: {told[:300]} It is recorded as soon as the store "
+            f"{done}, but that is not recorded yet: {outcome.told[:300]} It is recorded as soon as the store "
             "works; look with bilt_get_session."
         ),
         workflow_id=halted.workflow_id,

@@ -17,6 +17,7 @@ from bilt_mcp.state import (
     KeptText,
     LineRange,
     NewProject,
+    Offer,
     Prepared,
     Project,
     ProjectNotFound,
@@ -47,6 +48,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def offers(self, projects: Sequence[Project]) -> Sequence[Offer]:
+        """What each of these projects offers to be called now. Never raises for what its workflow file says."""
+        ...
+
     def discard(self, prepared: Prepared) -> None:
         """Forget what was prepared: it will not be started."""
         ...
@@ -60,11 +65,17 @@ class Engine(Protocol):
         ...
 
     async def halt(
-        self, account: str, session_id: str, reason: str | None, by: Caller
+        self,
+        account: str,
+        session_id: str | None,
+        reason: str | None,
+        by: Caller,
+        workflow_id: str | None = None,
     ) -> Halted | None:
         """Kill what runs for a cancel that the store could not take, and record it as soon as the store can.
 
-        None when nothing of the session runs, or nobody can be asked. Never raises.
+        Where a workflow is named, that or none; its session need not be known then. None when nothing of it runs, or
+        nobody can be asked. Never raises.
         """
         ...
 

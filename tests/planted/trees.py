@@ -35,9 +35,9 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "tree: a cancel is answered before it is done",
-        within("tools/cancel_workflow.py", CANCEL),
-        "        await wait_until(desk, session_id, is_over, VERIFY_SECONDS, urgent=True)\n",
-        "        _ = wait_until, is_over\n",
+        within("tools/cancelling.py", CANCEL),
+        "    await wait_until(desk, session_id, is_over, VERIFY_SECONDS, urgent=True)\n",
+        "    _ = wait_until, is_over\n",
     ),
     plant(
         "tree: a normal end kills nothing",

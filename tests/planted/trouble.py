@@ -31,7 +31,7 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "a cancel that cannot be recorded kills nothing",
-        within("tools/cancel_workflow.py", "test_trouble"),
+        within("tools/cancelling.py", "test_trouble"),
         "        if halted is None:\n",
         "        if True:\n",
     ),
@@ -43,7 +43,7 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "a slow store keeps the build alive",
-        within("tools/cancel_workflow.py", "test_trouble"),
+        within("tools/cancelling.py", "test_trouble"),
         "STORE_SECONDS = 2.0",
         "STORE_SECONDS = 60.0",
     ),
