@@ -11,11 +11,15 @@ from starlette.types import ASGIApp
 
 from bilt_mcp.server.config import Config
 
-from . import chat, chat_stream, health, login, mcp, metrics
+from . import chat, chat_stream, health, invocations, login, mcp, metrics, openapi, spaces
 from .checkup import Checkup
 from .gate import Gate
+from .invocation_operations import OPERATIONS as INVOCATIONS
 from .settings import HttpSettings
 from .site import Site
+
+OPERATIONS = (*health.OPERATIONS, *metrics.OPERATIONS, *INVOCATIONS)
+"""What the OpenAPI document tells of."""
 
 
 def create_http_app(config: Config, settings: HttpSettings) -> tuple[ASGIApp, Site]:
@@ -33,10 +37,13 @@ def all_routes(site: Site) -> list[BaseRoute]:
     return [
         *health.routes(site, checkup),
         *metrics.routes(site, checkup),
+        *mcp.routes(site),
+        *spaces.routes(site),
+        *invocations.routes(site),
         *login.routes(site),
         *chat.routes(site),
         *chat_stream.routes(site),
-        *mcp.routes(site),
+        *openapi.routes(OPERATIONS),
     ]
 
 

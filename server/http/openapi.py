@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -69,7 +69,7 @@ _Refs = dict[tuple[object, JsonSchemaMode], dict[str, Any]]
 
 
 def _schemas(operations: Iterable[Operation]) -> tuple[_Refs, dict[str, Any]]:
-    used: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {
+    used: dict[tuple[type[Any], JsonSchemaMode], None] = {
         (RestError, "serialization"): None,
         (ChatError, "serialization"): None,
     }
@@ -79,8 +79,10 @@ def _schemas(operations: Iterable[Operation]) -> tuple[_Refs, dict[str, Any]]:
         for answer in operation.answers.values():
             if answer.model is not None:
                 used[answer.model, "serialization"] = None
-    refs, definitions = models_json_schema(list(used), ref_template=_REF)
-    return {(which[0], which[1]): ref for which, ref in refs.items()}, definitions["$defs"]
+    refs, definitions = TypeAdapter.json_schemas(
+        [(model, mode, TypeAdapter(model)) for model, mode in used], ref_template=_REF
+    )
+    return {(model, mode): refs[model, mode] for model, mode in used}, definitions["$defs"]
 
 
 def _described(operation: Operation, refs: _Refs) -> dict[str, Any]:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel
-
 Credential = Literal["bearer", "cookie"]
 Schema = Mapping[str, Any]
 
@@ -17,7 +15,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Parameter:
-    """A part of the path or of the query."""
+    """A part of the path, of the query, or a header."""
 
     name: str
     schema: Schema
@@ -31,7 +29,8 @@ class Answer:
     """What comes with a status: a model, or text of a type of its own."""
 
     description: str
-    model: type[BaseModel] | None = None
+    model: type[Any] | None = None
+    """Whatever pydantic can make a schema of."""
     media: str = JSON
 
 
@@ -45,7 +44,7 @@ class Operation:
     summary: str
     tag: str
     answers: Mapping[int, Answer]
-    request: type[BaseModel] | None = None
+    request: type[Any] | None = None
     request_required: bool = True
     parameters: Sequence[Parameter] = field(default_factory=tuple[Parameter, ...])
     credential: Credential | None = "bearer"
