@@ -17,14 +17,11 @@ from . import (
     resume_workflow,
     send_message,
 )
-from .arguments import Text
-from .desk import Desk, Engine, Office, ToolContext, caller_of, user_of
-from .gate import Decision, after_answer, can_ask, consequence, question, settled
-from .arguments import storable
+from .arguments import Text, storable
 from .calling import start_calls
 from .cancelling import Unrecorded, cancel_and_verify
 from .desk import Desk, Engine, Office, ToolContext, caller_of, user_of
-from .gate import Decision, after_answer, can_ask, question, settled
+from .gate import Decision, after_answer, can_ask, consequence, question, settled
 from .problems import clip, problem_of, unknown
 from .registry import ToolSpec, call
 from .results import StartedResult, failure, session_result, success
@@ -83,8 +80,8 @@ __all__ = [
     "resources",
     "session_result",
     "settled",
-    "start_workflow",
     "start_calls",
+    "start_workflow",
     "storable",
     "success",
     "unknown",

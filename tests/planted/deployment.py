@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from .plant import Plant, plant, within
 
-GUESSES = "test_deployment.py::test_who_guesses_keys_is_known_by_his_address_whatever_he_says_of_himself"
+GUESSES = (
+    "test_deployment.py::test_who_guesses_keys_is_known_by_his_address_whatever_he_says_of_himself"
+)
 
 PLANTS: tuple[Plant, ...] = (
     plant(
