@@ -85,7 +85,7 @@ async def test_a_stream_arrives_through_tls_while_it_is_written(deployed: Site) 
     headers = bearer(deployed.key)
     begun = anyio.Event()
 
-    async def heard(*_: object) -> None:
+    async def heard(progress: float, total: float | None, message: str | None) -> None:
         begun.set()
 
     async def release() -> None:

@@ -259,7 +259,8 @@ async def test_what_is_told_of_an_invocation_is_true_at_every_stage(
     found = await shop.look(started)
     session = await shop.store.session(ME, started.session_id)
     assert found.status is S.RUNNING
-    assert found.pending_action == session.pending_action is not None
+    assert found.pending_action == session.pending_action
+    assert found.pending_action is not None
     clock.go_on(5)
     await shop.store.confirm(ME, started.session_id, found.pending_action.action_id, BY)
     found = await shop.look(started)
@@ -391,8 +392,8 @@ async def test_a_reader_misses_nothing_and_sees_nothing_twice_while_four_add(
         async with open_store() as store:
             while not stop.is_set():
                 async with turn:
-                    named = {"workflow_id": str(uuid4()), "by": BY}
-                    await store.invoke(ME, shop.project_id, "build", ONE, **named)
+                    new = str(uuid4())
+                    await store.invoke(ME, shop.project_id, "build", ONE, workflow_id=new, by=BY)
                     claim = await store.claim(epoch)
                     assert claim is not None
                     assert claim.session_id == session_id

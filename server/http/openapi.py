@@ -69,7 +69,7 @@ _Refs = dict[tuple[object, JsonSchemaMode], dict[str, Any]]
 
 
 def _schemas(operations: Iterable[Operation]) -> tuple[_Refs, dict[str, Any]]:
-    used: dict[tuple[type[Any], JsonSchemaMode], None] = {
+    used: dict[tuple[Any, JsonSchemaMode], None] = {
         (RestError, "serialization"): None,
         (ChatError, "serialization"): None,
     }
@@ -80,9 +80,9 @@ def _schemas(operations: Iterable[Operation]) -> tuple[_Refs, dict[str, Any]]:
             if answer.model is not None:
                 used[answer.model, "serialization"] = None
     refs, definitions = TypeAdapter.json_schemas(
-        [(model, mode, TypeAdapter(model)) for model, mode in used], ref_template=_REF
+        [(id(model), mode, TypeAdapter[Any](model)) for model, mode in used], ref_template=_REF
     )
-    return {(model, mode): refs[model, mode] for model, mode in used}, definitions["$defs"]
+    return {(model, mode): refs[id(model), mode] for model, mode in used}, definitions["$defs"]
 
 
 def _described(operation: Operation, refs: _Refs) -> dict[str, Any]:
