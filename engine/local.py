@@ -42,6 +42,7 @@ from bilt_mcp.state import (
     StoreFull,
     StoreLocation,
     StoreUnavailable,
+    limited_to,
 )
 
 from .called_steps import plan_calls
@@ -204,8 +205,11 @@ class LocalEngine:
         workflow_id: str | None = None,
     ) -> Halted | None:
         """See `tools.Engine.halt`."""
-        which = {"halt": session_id, "workflow": workflow_id, "account": account}
-        said = await ask(self._location.control, {**which, "reason": reason, "by": asdict(by)})
+        which = {"halt": session_id, "workflow": workflow_id}
+        who = {"account": account, "project": limited_to(account)}
+        said = await ask(
+            self._location.control, {**which, **who, "reason": reason, "by": asdict(by)}
+        )
         if not said or "workflow_id" not in said:
             return None
         stopped = Stopped(**said["stopped"])

@@ -27,6 +27,7 @@ from bilt_mcp.state import (
     SessionStore,
     Stopped,
     StoreUnavailable,
+    limited_to,
 )
 
 from .artifact_notes import artifact_notes
@@ -94,8 +95,9 @@ class Runner:
         """Whether it runs the workflow of this session, or this workflow, and that is not over yet."""
         claim = self._claim
         mine = session_id in (None, claim.session_id) and workflow_id in (None, claim.workflow_id)
+        theirs = claim.account == account and limited_to(account) in (None, claim.project_id)
         named = session_id is not None or workflow_id is not None
-        return not self._over and claim.account == account and named and mine
+        return not self._over and theirs and named and mine
 
     async def halt(self, reason: str | None, by: Caller) -> Halted:
         """A cancel that the store could not take: kill what runs, and record it as soon as the store can.

@@ -29,6 +29,7 @@ from bilt_mcp.state import (
     FINAL,
     VERSION,
     WAL_RESET_NOTE,
+    Account,
     Caller,
     DeployState,
     Failure,
@@ -274,7 +275,8 @@ class Worker:
         if "halt" not in asked:
             return {"code": CODE}
         for runner in list(self._runners.values()):
-            if runner.is_for(asked["account"], asked["halt"], asked.get("workflow")):
+            who = Account(asked["account"], asked.get("project"))
+            if runner.is_for(who, asked["halt"], asked.get("workflow")):
                 halted = await runner.halt(asked["reason"], Caller(**asked["by"]))
                 return {"workflow_id": halted.workflow_id, "stopped": asdict(halted.stopped)}
         return {}

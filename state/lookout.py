@@ -8,11 +8,13 @@ from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Self
 
+from .access import limited_to
+
 POLL_SECONDS = 0.02
 URGENT_POLL_SECONDS = 0.002
 
-Key = tuple[str, str, bool]
-"""An account, the id of one of its sessions, and whether its messages count, too."""
+Key = tuple[str, str, bool, str | None]
+"""An account, the id of one of its sessions, whether its messages count, too, and the project it is limited to."""
 Told = Callable[[Mapping[Key, int] | None], None]
 """Takes revisions, or pulses, by session, without the sessions that are gone; None when they could not be read."""
 _Waiter = asyncio.Future[bool]
@@ -83,7 +85,8 @@ class Lookout:
 
     def watch(self, account: str, session_id: str, messages: bool = False) -> SessionWatch:
         """See `SessionStore.watch`."""
-        return SessionWatch(self, (account, session_id, messages), self._watches)
+        key = (str(account), session_id, messages, limited_to(account))
+        return SessionWatch(self, key, self._watches)
 
     async def hold(self, waiter: _Waiter, timeout: float, urgent: bool) -> bool:
         """Whether the waiter was woken before its time was up."""

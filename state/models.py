@@ -313,6 +313,7 @@ class Claim:
     workflow_id: str
     account: str
     session_id: str
+    project_id: str
     project_root: str
     message: str
     plan: Plan

@@ -27,7 +27,7 @@ from .models import (
 from .sqlite_base import Row, one
 from .sqlite_history import HistoryVerbs
 from .sqlite_invocations import InvocationVerbs
-from .sqlite_lookup import project_row, session_row, workflow_row
+from .sqlite_lookup import project_row, session_row, whose, workflow_row
 from .sqlite_pages import message_page
 from .sqlite_projects import ProjectVerbs
 from .sqlite_pulse import PulseVerbs
@@ -52,7 +52,7 @@ class SqliteStore(
         def newest(c: sqlite3.Connection) -> Row | None:
             project = project_row(c, account, project_id)
             sql = f"{SESSION_QUERY} s.n = (SELECT max(n) FROM session WHERE project = :project)"
-            return one(c, sql, account=account, project=project["n"])
+            return one(c, sql, **whose(account), project=project["n"])
 
         def create(c: sqlite3.Connection) -> Row:
             found = newest(c)

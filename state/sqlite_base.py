@@ -255,23 +255,33 @@ def _snapshot(work: Callable[[sqlite3.Connection], T], connection: sqlite3.Conne
 
 _TOGETHER = 64
 _PLACES = ", ".join("?" * _TOGETHER)
-_REVISIONS = f"SELECT id, account, revision FROM session WHERE id IN ({_PLACES})"
+_REVISIONS = f"SELECT id, account, revision, project FROM session WHERE id IN ({_PLACES})"
 _PULSES = f"""
-    SELECT id, account, revision + coalesce({NEWEST_NOW.format(session="session.n")}, 0) AS revision
+    SELECT id, account, revision + coalesce({NEWEST_NOW.format(session="session.n")}, 0) AS revision, project
     FROM session WHERE id IN ({_PLACES})"""
 
 
 def revisions(keys: Collection[Key], connection: sqlite3.Connection) -> Mapping[Key, int]:
     """The revisions of those of these sessions that there are, and the pulses of those whose messages count."""
     found: dict[Key, int] = {}
+    limits = {key[3] for key in keys}
     for messages, sql in ((False, _REVISIONS), (True, _PULSES)):
-        ids = [key[1] for key in keys if key[2] is messages]
+        ids = list({key[1] for key in keys if key[2] is messages})
         for start in range(0, len(ids), _TOGETHER):
             some = ids[start : start + _TOGETHER]
             # Always as many places, so that it is planned once.
             rows = connection.execute(sql, [*some, *[None] * (_TOGETHER - len(some))]).fetchall()
-            found.update({(row["account"], row["id"], messages): row["revision"] for row in rows})
+            for row in rows:
+                for only in limits:
+                    if only is None or only == _project_id(connection, row["project"]):
+                        found[row["account"], row["id"], messages, only] = row["revision"]
     return found
+
+
+def _project_id(connection: sqlite3.Connection, number: int) -> str:
+    row = one(connection, "SELECT id FROM project WHERE n = :n", n=number)
+    assert row is not None
+    return str(row["id"])
 
 
 def one(connection: sqlite3.Connection, sql: str, **values: Any) -> Row | None:

@@ -35,7 +35,8 @@ CLAIM = f"""
 """Takes the oldest that waits: new, or let go at a pause and confirmed or resumed since."""
 
 CLAIMED = """
-    SELECT w.id, s.account, s.id AS session_id, p.root, w.message, w.plan, w.position, w.confirmed_position
+    SELECT w.id, s.account, s.id AS session_id, p.id AS project_id, p.root,
+           w.message, w.plan, w.position, w.confirmed_position
     FROM workflow AS w JOIN session AS s ON s.n = w.session JOIN project AS p ON p.n = w.project
     WHERE w.n = :n"""
 """All that a worker must know of what it took."""

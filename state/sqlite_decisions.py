@@ -13,7 +13,7 @@ from .errors import (
 )
 from .models import Caller, Cancelled, DeployState, Note, Session, Stopped, Workflow, iso
 from .sqlite_base import Row, one
-from .sqlite_lookup import session_row, workflow_row
+from .sqlite_lookup import session_row, whose, workflow_row
 from .sqlite_rows import SESSION_QUERY, quoted, session_of, stopped_text, workflow_of
 from .sqlite_writes import SharedWrites
 from .transitions import FINAL, Event, Status, sources
@@ -174,7 +174,7 @@ class DecisionVerbs(SharedWrites):
     def _decided(self, c: sqlite3.Connection, session: Row, told: str) -> Row:
         self._append(c, session["s_n"], session["w_n"], [Note(told, "info")])
         self._touch(c, session["s_n"])
-        row = one(c, f"{SESSION_QUERY} s.n = :n", account=session["account"], n=session["s_n"])
+        row = one(c, f"{SESSION_QUERY} s.n = :n", **whose(session["account"]), n=session["s_n"])
         assert row is not None
         return row
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .driver import sqlite3
 from .history import History, IdKind, StepRun
 from .sqlite_base import SqliteBase, one
-from .sqlite_lookup import workflow_row
+from .sqlite_lookup import whose, workflow_row
 from .sqlite_rows import audit_of, plan_of, workflow_of
 
 _MORE = """
@@ -74,8 +74,11 @@ class HistoryVerbs(SqliteBase):
             within += " AND s.id = :session"
         if project_id is not None:
             within += " AND s.project = (SELECT n FROM project WHERE id = :project)"
+        who = whose(account)
+        if who["only"] is not None:
+            within += " AND s.project = (SELECT n FROM project WHERE id = :only)"
         values = {
-            "account": account,
+            **who,
             "prefix": prefix,
             "beyond": prefix + "\N{DELETE}",
             "session": session_id,

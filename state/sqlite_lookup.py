@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .access import limited_to
 from .driver import sqlite3
 from .errors import ProjectNotFound, SessionNotFound, WorkflowNotFound
 from .sqlite_base import Row, one
@@ -11,12 +12,17 @@ NO_SESSION = "No session with this id. Call bilt_get_session without session_id 
 """What a caller is told who names a session that is not his."""
 
 
+def whose(account: str) -> dict[str, str | None]:
+    """A caller's account, and the one project that he is limited to, as the statements of this store name them."""
+    return {"account": str(account), "only": limited_to(account)}
+
+
 def project_row(c: sqlite3.Connection, account: str, project_id: str) -> Row:
     """The account's project. Raises `ProjectNotFound`."""
     row = one(
         c,
-        "SELECT * FROM project WHERE account = :account AND id = :id",
-        account=account,
+        "SELECT * FROM project WHERE account = :account AND id = :id AND (:only IS NULL OR id = :only)",
+        **whose(account),
         id=project_id,
     )
     if row is None:
@@ -28,7 +34,7 @@ def project_row(c: sqlite3.Connection, account: str, project_id: str) -> Row:
 
 def session_row(c: sqlite3.Connection, account: str, session_id: str) -> Row:
     """The account's session, as `SESSION_QUERY` has it. Raises `SessionNotFound`."""
-    row = one(c, f"{SESSION_QUERY} s.id = :id", account=account, id=session_id)
+    row = one(c, f"{SESSION_QUERY} s.id = :id", **whose(account), id=session_id)
     if row is None:
         raise SessionNotFound(NO_SESSION)
     return row
@@ -36,7 +42,7 @@ def session_row(c: sqlite3.Connection, account: str, session_id: str) -> Row:
 
 def workflow_row(c: sqlite3.Connection, account: str, workflow_id: str) -> Row:
     """The account's workflow, as `WORKFLOW_QUERY` has it. Raises `WorkflowNotFound`."""
-    row = one(c, WORKFLOW_QUERY, account=account, id=workflow_id)
+    row = one(c, WORKFLOW_QUERY, **whose(account), id=workflow_id)
     if row is None:
         raise WorkflowNotFound(
             "No workflow with this id. bilt_get_session names the session's newest."

@@ -17,7 +17,7 @@ from .driver import sqlite3
 from .errors import SessionNotFound, WorkflowNotFound
 from .models import Message, MessagePage, MessageQuery
 from .sqlite_base import one
-from .sqlite_lookup import NO_SESSION
+from .sqlite_lookup import NO_SESSION, whose
 from .sqlite_rows import NEWEST_MESSAGE, NTH, message_of
 
 LOOK = 1024
@@ -43,9 +43,10 @@ def message_page(
     """See `SessionStore.messages`."""
     session = one(
         c,
-        "SELECT n FROM session WHERE id = :id AND account = :account",
+        """SELECT n FROM session WHERE id = :id AND account = :account
+           AND (:only IS NULL OR project = (SELECT n FROM project WHERE id = :only))""",
         id=session_id,
-        account=account,
+        **whose(account),
     )
     if session is None:
         raise SessionNotFound(NO_SESSION)

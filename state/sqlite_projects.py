@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from uuid import uuid4
 
+from .access import limited_to
 from .driver import sqlite3
-from .errors import ProjectAlreadyExists, RateLimitExceeded
+from .errors import PermissionDenied, ProjectAlreadyExists, RateLimitExceeded
 from .models import AuditEntry, Caller, Project, Visibility
 from .sqlite_base import Row, one
-from .sqlite_lookup import project_row, session_row
+from .sqlite_lookup import project_row, session_row, whose
 from .sqlite_rows import audit_of, project_of
 from .sqlite_writes import SharedWrites
 
@@ -26,9 +27,15 @@ class ProjectVerbs(SharedWrites):
         """See `SessionStore.open_project`."""
         found = await self._read(
             lambda c: one(
-                c, "SELECT * FROM project WHERE account = :a AND root = :r", a=account, r=root
+                c,
+                """SELECT * FROM project WHERE account = :account AND root = :root
+                   AND (:only IS NULL OR id = :only)""",
+                **whose(account),
+                root=root,
             )
         )
+        if found is None:
+            _refuse_limited(account)
         if found is None:
             found = await self._write(lambda c: self._insert_project(c, account, root, name))
         return project_of(found)
@@ -39,8 +46,9 @@ class ProjectVerbs(SharedWrites):
 
     async def projects(self, account: str) -> Sequence[Project]:
         """See `SessionStore.projects`."""
-        sql = f"SELECT * FROM project WHERE account = ? ORDER BY n DESC LIMIT {MOST_PROJECTS}"
-        rows = await self._read(lambda c: c.execute(sql, (account,)).fetchall())
+        sql = f"""SELECT * FROM project WHERE account = :account AND (:only IS NULL OR id = :only)
+                  ORDER BY n DESC LIMIT {MOST_PROJECTS}"""
+        rows = await self._read(lambda c: c.execute(sql, whose(account)).fetchall())
         return [project_of(row) for row in rows]
 
     async def create_project(
@@ -55,6 +63,7 @@ class ProjectVerbs(SharedWrites):
         visibility: Visibility = "public",
     ) -> Project:
         """See `SessionStore.create_project`."""
+        _refuse_limited(account)
 
         def create(c: sqlite3.Connection) -> Row:
             taken = one(
@@ -146,3 +155,11 @@ class ProjectVerbs(SharedWrites):
             ).fetchall()
 
         return [audit_of(row) for row in await self._read(look)]
+
+
+def _refuse_limited(account: str) -> None:
+    if limited_to(account) is not None:
+        raise PermissionDenied(
+            "This key is for one project: it cannot open or make others. Use that one, or ask for a key that is not "
+            "limited to it: bilt-mcp keys create NAME"
+        )

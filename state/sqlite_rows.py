@@ -78,13 +78,14 @@ SESSION_QUERY = f"""
     JOIN project AS p ON p.n = s.project
     LEFT JOIN workflow AS w ON w.n = (SELECT max(n) FROM workflow WHERE session = s.n)
     LEFT JOIN gate AS g ON g.workflow = w.n AND g.answer IS NULL
-    WHERE s.account = :account AND """
+    WHERE s.account = :account AND (:only IS NULL OR p.id = :only) AND """
 
 
 WORKFLOW_QUERY = f"""
     SELECT s.id AS s_id, {WORKFLOW_COLUMNS}
     FROM workflow AS w JOIN session AS s ON s.n = w.session
-    WHERE s.account = :account AND w.id = :id"""
+    WHERE s.account = :account AND w.id = :id
+      AND (:only IS NULL OR s.project = (SELECT n FROM project WHERE id = :only))"""
 
 
 def quoted(statuses: Collection[Status]) -> str:

@@ -14,7 +14,7 @@ from .history import StepRun
 from .models import Session, Workflow
 from .sqlite_base import Row, one
 from .sqlite_gates import GateVerbs
-from .sqlite_lookup import project_row, session_row, workflow_row
+from .sqlite_lookup import project_row, session_row, whose, workflow_row
 from .sqlite_rows import (
     NEWEST_MESSAGE,
     SESSION_QUERY,
@@ -78,10 +78,10 @@ class TimelineVerbs(GateVerbs):
 
         def make(c: sqlite3.Connection) -> Row:
             project = project_row(c, account, project_id)["n"]
-            newest = one(c, _NEWEST_USED, account=account, project=project)
+            newest = one(c, _NEWEST_USED, **whose(account), project=project)
             if newest is None or newest["w_id"] is not None:
                 self._new_session(c, account, project)
-                newest = one(c, _NEWEST_USED, account=account, project=project)
+                newest = one(c, _NEWEST_USED, **whose(account), project=project)
             assert newest is not None
             return newest
 

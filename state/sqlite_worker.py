@@ -166,6 +166,7 @@ class WorkerVerbs(EndingVerbs):
                 workflow_id=row["id"],
                 account=row["account"],
                 session_id=row["session_id"],
+                project_id=row["project_id"],
                 project_root=row["root"],
                 message=row["message"],
                 plan=plan_of(row["plan"]),

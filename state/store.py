@@ -46,7 +46,8 @@ class SessionStore(InvocationStore, TimelineStore, Protocol):
       caller's verb that lost raises the documented error with the true state.
     * A worker's verbs carry the epoch under which it claimed. Under any other epoch they do nothing.
     * Every id that a caller gives is looked up together with `account`. Unknown and foreign ids raise the same
-      error with the same words.
+      error with the same words. Where `account` is an `Account` that is limited to a project, what is not in that is
+      as foreign as what is somebody else's; to open or create others raises `PermissionDenied`.
     * A session's `revision` rises whenever `session()` would answer something else, `elapsed_seconds` and
       `quiet_seconds` aside.
     * Each start, confirm, decline, cancel, pause and resume leaves a message of variant `info` and a row of the audit.

@@ -157,16 +157,19 @@ class Subject:
 class Scene:
     """Brings sessions into situations, by the store's own verbs. It is the worker, too."""
 
-    def __init__(self, store: SessionStore) -> None:
+    def __init__(self, store: SessionStore, account: str = ME, epoch: int | None = None) -> None:
+        """`epoch`: of a worker that has taken over; else this takes over when it has to."""
         self.store = store
-        self._epoch: int | None = None
+        self._account = account
+        self._epoch = epoch
         self._projects = 0
 
-    async def session(self, account: str = ME) -> str:
+    async def session(self, account: str | None = None) -> str:
         """The first session of a new project."""
         self._projects += 1
-        project = await self.store.open_project(account, f"/srv/{self._projects}", "shop")
-        return (await self.store.latest_session(account, project.id)).id
+        whose = account or self._account
+        project = await self.store.open_project(whose, f"/srv/{self._projects}", "shop")
+        return (await self.store.latest_session(whose, project.id)).id
 
     async def epoch(self) -> int:
         """The epoch of this scene's worker."""
@@ -181,7 +184,7 @@ class Scene:
         return claim
 
     async def look(self, subject: Subject) -> Session:
-        return await self.store.session(ME, subject.session_id)
+        return await self.store.session(self._account, subject.session_id)
 
     async def workflow(self, subject: Subject) -> Workflow:
         found = (await self.look(subject)).workflow
@@ -199,7 +202,7 @@ class Scene:
         store, session_id = self.store, await self.session()
         if kind is Kind.IDLE:
             return Subject(session_id)
-        started = await store.start(ME, session_id, message, plan)
+        started = await store.start(self._account, session_id, message, plan)
         subject = Subject(session_id, started.workflow_id)
         if kind is Kind.PENDING:
             return subject
@@ -207,17 +210,17 @@ class Scene:
         assert claim.workflow_id == started.workflow_id
         subject = replace(subject, maybe_claim=claim)
         if kind in (Kind.PAUSED, Kind.RESUMED):
-            await store.request_pause(ME, session_id, Caller("me"))
+            await store.request_pause(self._account, session_id, Caller("me"))
             assert await store.pause(claim, None)
             if kind is Kind.RESUMED:
-                await store.resume(ME, session_id, Caller("me"))
+                await store.resume(self._account, session_id, Caller("me"))
         elif kind is Kind.GATED:
             assert await store.pause(claim, "Deploy it?")
             gate = (await self.look(subject)).pending_action
             assert gate is not None
             subject = replace(subject, maybe_action_id=gate.action_id)
         elif kind in (Kind.CANCELLING, Kind.CANCELLED):
-            await store.cancel(ME, session_id, "no longer needed", Caller("me"))
+            await store.cancel(self._account, session_id, "no longer needed", Caller("me"))
             if kind is Kind.CANCELLED:
                 assert await store.stopped(claim.epoch, claim.workflow_id, RECEIPT, [])
         elif kind is Kind.COMPLETED:

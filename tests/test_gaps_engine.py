@@ -163,6 +163,8 @@ async def test_a_halt_of_another_account_stops_nothing_and_nonsense_does_not_end
     control, worker = build.location.control, build.worker_pid()
     halt = {"halt": build.session_id, "account": "somebody else", "reason": None, "by": "x"}
     assert await ask(control, halt) == {}
+    limited = {**halt, "account": ME, "project": "another project"}
+    assert await ask(control, limited) == {}
     for nonsense in ({"halt": build.session_id}, {"halt": build.session_id, "account": ME}):
         assert await ask(control, nonsense) is None
     async with await anyio.connect_unix(str(control)) as stream:

@@ -117,10 +117,12 @@ async def test_what_is_committed_while_a_question_is_under_way_is_asked_for_agai
         await anyio.lowlevel.checkpoint()
         for _ in range(3):
             lookout.bump()
-        assert [set(keys) for keys, _ in asked] == [{(ME, "a session", False)}], "one at a time"
-        asked[0][1]({(ME, "a session", False): 1})  # as it was before the second commit
+        assert [set(keys) for keys, _ in asked] == [{(ME, "a session", False, None)}], (
+            "one at a time"
+        )
+        asked[0][1]({(ME, "a session", False, None): 1})  # as it was before the second commit
         assert len(asked) == 2
-        asked[1][1]({(ME, "a session", False): 2})
+        asked[1][1]({(ME, "a session", False, None): 2})
         with anyio.fail_after(10):
             assert await waiting
         assert len(asked) == 2

@@ -97,9 +97,8 @@ PLANTS: tuple[Plant, ...] = (
             RUNNER,
             "a_halt_of_another_account_stops_nothing_and_nonsense_does_not_end_the_worker",
         ),
-        "        return not self._over and (self._claim.account, self._claim.session_id) == (\n"
-        "            account,\n            session_id,\n        )",
-        '        return not self._over and account != "" and self._claim.session_id == session_id',
+        "theirs = claim.account == account and",
+        'theirs = account != "" and',
     ),
     plant(
         "gap: nonsense on the control socket ends the worker",
