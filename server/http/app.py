@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from bilt_mcp.server.config import Config
 
-from . import chat, chat_stream, health, invocations, login, mcp, metrics, openapi, spaces
+from . import chat, chat_stream, health, invocations, login, mcp, metrics, openapi, spaces, well_known
 from .checkup import Checkup
 from .gate import Gate
 from .invocation_operations import OPERATIONS as INVOCATIONS
@@ -40,6 +40,7 @@ def all_routes(site: Site) -> list[BaseRoute]:
         *mcp.routes(site),
         *spaces.routes(site),
         *invocations.routes(site),
+        *well_known.routes(site),
         *login.routes(site),
         *chat.routes(site),
         *chat_stream.routes(site),

@@ -12,7 +12,8 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from bilt_mcp.state import AccessStore, Account, Admission, Window
 
@@ -21,8 +22,12 @@ from .head import Head
 from .identity import Identity
 from .settings import HttpSettings
 from .surfaces import Way
-from .whereabouts import is_local
+from .whereabouts import METADATA, base_url, is_local
 
+if TYPE_CHECKING:
+    from .oauth import Tokens
+
+KEY_BEGINS = b"bilt_"
 COOKIE = "session_id"
 """The cookie of a login (CONTRACT section 4)."""
 LOCAL = "local"
@@ -43,6 +48,8 @@ class Entry:
     """What is left of his limit; None where he has none."""
     still_good: Callable[[], Awaitable[bool]] | None = None
     """Whether he would be let in now, too; None where that never changes."""
+    group: str = ""
+    """Those for whom that is one question have the same."""
 
 
 NOBODY = Entry(Identity(Account(""), "nobody", "none", read_only=True))
@@ -56,6 +63,11 @@ class Doorman:
         self._settings = settings
         self._access = access
         self._is_local = is_local(settings)
+        self._tokens: Tokens | None = None
+        if settings.oauth_issuer is not None and settings.oauth_audience is not None:
+            from .oauth import Tokens
+
+            self._tokens = Tokens(settings.oauth_issuer, settings.oauth_audience)
         self._everybody = Entry(Identity(Account(LOCAL), "no key", "none", person=True))
         self._known: dict[bytes, None] = {}
         self._failed: dict[str, float] = {}
@@ -78,8 +90,39 @@ class Doorman:
         secret = secret.strip()
         if scheme.lower() != b"bearer" or not secret:
             raise self.unauthorized(way, "Send the key as Authorization: Bearer KEY.")
+        if self._tokens is not None and not secret.startswith(KEY_BEGINS):
+            return await self._by_token(self._tokens, way, secret, address)
         admission = await self.admit(secret, address, self._settings.key_rate, way=way)
         return self._entry(admission)
+
+    async def _by_token(self, tokens: Tokens, way: Way, secret: bytes, address: str) -> Entry:
+        from .issuer_keys import IssuerUnavailable
+        from .oauth import SCOPES, TokenRefused
+
+        digest = hashlib.sha256(secret).digest()
+        if digest not in self._known or self._has_failed(address):
+            await self.look(address)
+        try:
+            token = await tokens.look(secret[: MOST_SECRET_BYTES + 1])
+        except IssuerUnavailable as error:
+            told, again = "The issuer's keys cannot be had now.", {"Retry-After": "60"}
+            raise Refused(503, "issuer_unavailable", told, headers=again) from error
+        except TokenRefused as error:
+            self._known.pop(digest, None)
+            if error.guessed:
+                await self.failed(address)
+            if error.scope:
+                challenge = self._challenge(way, "insufficient_scope", " ".join(SCOPES))
+                raise Refused(403, "insufficient_scope", str(error), headers=challenge) from error
+            raise self.unauthorized(way, str(error), "invalid_token") from error
+        self._remember(digest)
+        window = await self._access().hit(token.bucket, self._settings.key_rate)
+        return Entry(
+            token.identity,
+            window if window.limit else None,
+            partial(tokens.still_good, token),
+            digest.hex(),
+        )
 
     async def _by_cookie(self, head: Head, address: str) -> Entry:
         given = head.cookie(COOKIE)
@@ -142,11 +185,18 @@ class Doorman:
 
     def unauthorized(self, way: Way, told: str, error: str | None = None) -> Refused:
         """The answer to whoever does not say who he is, or says it wrongly."""
-        headers: dict[str, str] = {}
-        if way.surface != "chat":
-            headers["WWW-Authenticate"] = "Bearer" + (f' error="{error}"' if error else "")
+        headers = {} if way.surface == "chat" else self._challenge(way, error)
         hint = None if way.surface == "chat" else "Keys are made with: bilt-mcp keys create NAME"
         return Refused(401, "unauthorized", told, hint=hint, headers=headers)
+
+    def _challenge(self, way: Way, error: str | None, scope: str | None = None) -> dict[str, str]:
+        metadata = None
+        if self._tokens is not None:
+            below = "/mcp" if way.surface == "mcp" else ""
+            metadata = f"{base_url(self._settings)}{METADATA}{below}"
+        told = {"error": error, "scope": scope, "resource_metadata": metadata}
+        shown = ", ".join(f'{name}="{value}"' for name, value in told.items() if value)
+        return {"WWW-Authenticate": f"Bearer {shown}".strip()}
 
     def _entry(self, admission: Admission) -> Entry:
         key, login = admission.key, admission.login
@@ -163,7 +213,8 @@ class Doorman:
             key_name=key.name,
             expires_at=login.expires_at if login else None,
         )
-        return Entry(identity, admission.window if admission.window.limit else None, still_good)
+        window = admission.window if admission.window.limit else None
+        return Entry(identity, window, still_good, identity.credential)
 
     def _remember(self, digest: bytes) -> None:
         if digest not in self._known:

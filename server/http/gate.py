@@ -204,7 +204,7 @@ class _Passage:
     async def _pass_on(self, entry: Entry) -> None:
         cancel = anyio.CancelScope()
         request = OpenRequest(
-            entry.identity.credential,
+            entry.group,
             entry.still_good,
             cancel,
             is_listening=self._scope["method"] == "GET",

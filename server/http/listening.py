@@ -19,7 +19,7 @@ from bilt_mcp.server.config import Config, ConfigError
 from .app import create_http_app
 from .settings import HttpSettings
 from .site import Site
-from .whereabouts import WILDCARDS, in_url
+from .whereabouts import own_url
 
 BACKLOG = 2048
 LAST_SECONDS = 1
@@ -71,14 +71,13 @@ async def listening(config: Config, settings: HttpSettings) -> AsyncGenerator[Li
             backlog=BACKLOG,
         )
     )
-    scheme = "https" if settings.tls_cert else "http"
     failure: Exception | None = None
     try:
         async with site.open():
             serving = asyncio.ensure_future(server.serve(sockets))
             try:
                 await _started(server, serving)
-                yield Listening(f"{scheme}://{_shown(settings)}", site)
+                yield Listening(own_url(settings), site)
             except Exception as error:
                 failure = error  # not through the site's tasks, which would wrap it
             finally:
@@ -100,11 +99,6 @@ async def _started(server: uvicorn.Server, serving: asyncio.Future[None]) -> Non
         await asyncio.sleep(0)
 
 
-def _shown(settings: HttpSettings) -> str:
-    host = "127.0.0.1" if settings.host in WILDCARDS else settings.host
-    return f"{in_url(host)}:{settings.port}"
-
-
 def _bind(host: str, port: int) -> list[socket.socket]:
     """Sockets on every address of the host, with the same port. Raises `ConfigError`."""
     found: list[socket.socket] = []
@@ -112,7 +106,8 @@ def _bind(host: str, port: int) -> list[socket.socket]:
         for family, _, _, _, address in sorted(
             socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         ):
-            bound = socket.socket(family, socket.SOCK_STREAM)
+            # The protocol, too: without it asyncio leaves Nagle's algorithm on, and every answer waits for 40 ms.
+            bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             found.append(bound)
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:

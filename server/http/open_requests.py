@@ -27,18 +27,21 @@ Ending = Literal["revoked", "stopping"]
 class OpenRequest:
     """One of them. `ended` says why it was cut short."""
 
-    __slots__ = ("began", "credential", "ended", "is_listening", "scope", "still_good")
+    __slots__ = ("began", "ended", "group", "is_listening", "scope", "still_good")
 
     def __init__(
         self,
-        credential: str,
+        group: str,
         still_good: Callable[[], Awaitable[bool]] | None,
         scope: anyio.CancelScope,
         *,
         is_listening: bool,
     ) -> None:
-        """`is_listening`: it only waits for news, and nothing is lost when it ends."""
-        self.credential = credential
+        """Requests of one `group` have the same `still_good`.
+
+        `is_listening`: it only waits for news, and nothing is lost when it ends.
+        """
+        self.group = group
         self.still_good = still_good
         self.scope = scope
         self.is_listening = is_listening
@@ -105,11 +108,11 @@ class OpenRequests:
         self._is_watching = False
 
     async def _look(self, before: float) -> None:
-        by_credential: dict[str, list[OpenRequest]] = {}
+        groups: dict[str, list[OpenRequest]] = {}
         for request in self._open:
             if request.began < before:
-                by_credential.setdefault(request.credential, []).append(request)
-        for requests in by_credential.values():
+                groups.setdefault(request.group, []).append(request)
+        for requests in groups.values():
             still_good = requests[0].still_good
             try:
                 good = still_good is None or await still_good()

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from .settings import HttpSettings
 
+METADATA = "/.well-known/oauth-protected-resource"
+"""Where a server that believes an OAuth issuer says so (RFC 9728)."""
 WILDCARDS = ("0.0.0.0", "::", "")
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -107,6 +109,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def base_url(settings: HttpSettings) -> str:
+    """How callers reach the server, as it should be written down."""
+    return origin_of(settings.public_urls[0]) if settings.public_urls else own_url(settings)
+
+
+def own_url(settings: HttpSettings) -> str:
+    """The server itself, whatever is in front of it."""
+    host = "127.0.0.1" if settings.host in WILDCARDS else settings.host
+    scheme = "https" if settings.tls_cert else "http"
+    return f"{scheme}://{in_url(host)}:{settings.port}"
 
 
 def is_local(settings: HttpSettings) -> bool:
