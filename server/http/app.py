@@ -11,7 +11,18 @@ from starlette.types import ASGIApp
 
 from bilt_mcp.server.config import Config
 
-from . import chat, chat_stream, health, invocations, login, mcp, metrics, openapi, spaces, well_known
+from . import (
+    chat,
+    chat_stream,
+    health,
+    invocations,
+    login,
+    mcp,
+    metrics,
+    openapi,
+    spaces,
+    well_known,
+)
 from .checkup import Checkup
 from .gate import Gate
 from .invocation_operations import OPERATIONS as INVOCATIONS
