@@ -54,6 +54,8 @@ class OpenStores:
         self._open: dict[StoreLocation, SqliteStore] = {}
         self._stack = AsyncExitStack()
         self.audience = Audience()
+        self.stopping = anyio.Event()
+        """Set when this process was told to stop: what would hold it up ends."""
 
     async def get(self, location: StoreLocation) -> SqliteStore:
         """The store there. Raises `StoreUnavailable`."""
@@ -88,7 +90,15 @@ async def open_desk(config: Config, stores: OpenStores) -> Desk:
         trace_context,
     )
     project = await _own_project(config, store)
-    return Desk(store, engine, config.account, project, config.terminal, stores.audience.count)
+    return Desk(
+        store,
+        engine,
+        config.account,
+        project,
+        config.terminal,
+        stores.audience.count,
+        stores.stopping.is_set,
+    )
 
 
 async def _own_project(config: Config, store: SqliteStore) -> Project | None:
@@ -134,7 +144,7 @@ class BiltOffice:
         self._desk: Desk | None = None
         self.key_of = key_of
         self.caller = clients.caller
-        self.live = Live(self.desk, stores.audience, tasks, clients.most_streams)
+        self.live = Live(self.desk, stores.audience, tasks, stores.stopping, clients.most_streams)
 
     async def desk(self) -> Desk:
         """See `tools.Office.desk`."""

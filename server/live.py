@@ -170,12 +170,17 @@ class Live:
         desk: Callable[[], Awaitable[Desk]],
         audience: Audience,
         tasks: TaskGroup,
+        stopping: anyio.Event,
         most_streams: int | None = None,
     ) -> None:
-        """`tasks` ends with the server. `most_streams` of None: as many as one connection may have."""
+        """`tasks` ends with the server. `most_streams` of None: as many as one connection may have.
+
+        When `stopping` is set every stream is ended well, so that its client listens elsewhere.
+        """
         self._desk = desk
         self._audience = audience
         self._tasks = tasks
+        self._stopping = stopping
         self._most_streams = most_streams
         self._streams = 0
 
@@ -204,7 +209,7 @@ class Live:
         wanted = list(dict.fromkeys(asked.resource_subscriptions or ()))
         handler = ListenHandler(bus)
         if not wanted and not asked.resources_list_changed:
-            return await handler(ctx, params)  # our other lists never change
+            return await self._serve(handler, ctx, params)  # our other lists never change
         watcher = Watcher(await self._open(), publish)
         if asked.resources_list_changed:
             await watcher.add(LISTING)
@@ -215,20 +220,35 @@ class Live:
         # What is not honoured is not in the acknowledgement; why, nobody is told.
         subset = asked.model_copy(update={"resource_subscriptions": honoured or None})
         params = params.model_copy(update={"notifications": subset})
+        with self._audience.joined(_sessions(watcher)):
+            return await self._serve(handler, ctx, params, watcher)
+
+    async def _serve(
+        self,
+        handler: ListenHandler,
+        ctx: ServerRequestContext[Any, Any],
+        params: SubscriptionsListenRequestParams,
+        watcher: Watcher | None = None,
+    ) -> SubscriptionsListenResult:
         failed: Exception | None = None
         result: SubscriptionsListenResult | None = None
-        with self._audience.joined(_sessions(watcher)):
-            async with anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._close_in_time, handler)
+            if watcher is not None:
                 tasks.start_soon(watcher.run)
-                try:
-                    result = await handler(ctx, params)
-                except Exception as error:
-                    failed = error  # as it is, and not in a group
-                tasks.cancel_scope.cancel()
+            try:
+                result = await handler(ctx, params)
+            except Exception as error:
+                failed = error  # as it is, and not in a group
+            tasks.cancel_scope.cancel()
         if result is None:
             assert failed is not None
             raise failed
         return result
+
+    async def _close_in_time(self, handler: ListenHandler) -> None:
+        await self._stopping.wait()
+        handler.close()
 
     async def subscribe(
         self, ctx: ServerRequestContext[Any, Any], params: SubscribeRequestParams

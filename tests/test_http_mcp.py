@@ -1,15 +1,22 @@
-"""MCP over HTTP: the same tools as over stdio, in both eras, and every credential in a world of its own."""
+"""MCP over HTTP, seen from inside of the server: every credential in a world of its own, and nothing that leaks."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
 import pytest
+from mcp.shared.exceptions import MCPError
 
-from .support.agents import NO_SESSION
-from .support.http_site import ERAS, HttpSite, identity, site_at
+from bilt_mcp.server.http.identity import Identity
+from bilt_mcp.state import Account
+from bilt_mcp.tools import TOOLS
+
+from .support.agents import NO_SESSION, UNKNOWN
+from .support.agents import still as still  # a fixture, like the next one
+from .support.http_site import ERAS, HttpSite, answer, identity, site_at
+from .support.memory_wire import TASK_CAPABILITIES
 from .support.places import Place
-from .support.places import place as place  # a fixture
+from .support.places import place as place
 
 pytestmark = pytest.mark.anyio
 
@@ -19,6 +26,7 @@ PEOPLE = {
     "eve": identity("eve", "others"),
     "reader": identity("reader", read_only=True),
 }
+CHANGES = [tool.name for tool in TOOLS if not tool.read_only]
 
 
 @pytest.fixture
@@ -27,21 +35,102 @@ async def site(place: Place) -> AsyncGenerator[HttpSite]:
         yield found
 
 
-@pytest.mark.parametrize("era", ERAS)
-async def test_a_workflow_is_started_waited_for_and_read(site: HttpSite, era: str) -> None:
-    async with site.agent(mode=era) as agent:
-        session_id, workflow_id = await agent.start(wait_for_response=True)
-        found = await agent.call("bilt_get_session", session_id=session_id)
-        assert (found["status"], found["workflow_id"]) == ("completed", workflow_id)
-        read = await agent.call("bilt_get_messages", session_id=session_id)
-        assert "built" in [message["content"] for message in read["messages"]]
+# -- who is who ----------------------------------------------------------------------------------
 
 
 async def test_keys_of_one_account_see_the_same_sessions_and_those_of_another_nothing(
     site: HttpSite,
 ) -> None:
     async with site.agent("alice") as alice, site.agent("bob") as bob, site.agent("eve") as eve:
-        session_id = await alice.session_id()
+        session_id, workflow_id = await alice.start()
         assert await bob.session_id() == session_id
         assert await eve.call("bilt_get_session", session_id=session_id) == NO_SESSION
-        print(await eve.call("bilt_list_projects"))
+        assert await eve.call("bilt_get_session", session_id=UNKNOWN) == NO_SESSION
+        assert (await eve.call("bilt_get_session"))["error"] == "Project not found"
+        assert await eve.call("bilt_list_projects") == {"projects": []}
+        assert (await eve.client.list_resources()).resources == []
+        with pytest.raises(MCPError):
+            await eve.client.read_resource(f"bilt://workflows/{workflow_id}")
+        cancelled = await bob.call("bilt_cancel_workflow", session_id=session_id)
+        assert cancelled["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
+async def test_the_http_session_of_one_key_is_unknown_to_every_other(
+    site: HttpSite, method: str
+) -> None:
+    async with site.wire("alice") as alice, site.wire("bob") as bob:
+        await alice.handshake()
+        foreign = await bob.request(method, alice.session)
+        unknown = await bob.request(method, "0" * 32)
+        assert (foreign.status_code, foreign.text) == (unknown.status_code, unknown.text)
+        assert foreign.status_code == 404
+        assert (await alice.ask("tools/list"))["result"]["tools"]
+
+
+async def test_the_history_knows_the_key_and_the_way_that_a_caller_came(
+    site: HttpSite, place: Place
+) -> None:
+    async with site.agent("alice", "legacy") as alice, site.agent("bob") as bob:
+        session_id, _ = await alice.start()
+        await bob.call("bilt_cancel_workflow", session_id=session_id)
+    audit = place.rows("SELECT action, principal, client, surface FROM audit ORDER BY n")
+    assert audit == [
+        ("start", "key alice", "by-hand 1", "mcp http"),
+        ("cancel", "key bob", "by-hand 1", "mcp http"),
+    ]
+
+
+# -- read-only -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_read_only_key_is_shown_only_what_reads(site: HttpSite, era: str) -> None:
+    async with site.client("reader", era) as client:
+        shown = [tool.name for tool in (await client.list_tools()).tools]
+        assert shown == [tool.name for tool in TOOLS if tool.read_only]
+
+
+async def test_a_read_only_key_changes_nothing_with_any_tool(site: HttpSite, place: Place) -> None:
+    async with site.agent("alice") as alice, site.agent("reader") as reader:
+        session_id, _ = await alice.start()
+        before = place.rows("SELECT * FROM workflow"), place.count("audit"), place.count("project")
+        for tool in CHANGES:
+            for arguments in ({"session_id": session_id}, {"nonsense": 1}, {}):
+                told = await reader.call(tool, **arguments)
+                assert told["error"] == "Permission denied"
+                assert tool in told["details"]["message"]
+        found = await reader.call("bilt_get_session", session_id=session_id)
+        assert found["status"] == "pending"
+    after = place.rows("SELECT * FROM workflow"), place.count("audit"), place.count("project")
+    assert after == before
+
+
+async def test_a_read_only_key_does_nothing_to_a_task(site: HttpSite) -> None:
+    async with site.agent("alice") as alice, site.wire("reader") as reader:
+        _, workflow_id = await alice.start()
+        for method in ("tasks/cancel", "tasks/update", "tasks/whatever"):
+            found = await reader.modern(
+                method,
+                workflow_id,
+                taskId=workflow_id,
+                inputResponses={},
+                capabilities=TASK_CAPABILITIES,
+            )
+            assert answer(found)["error"]["data"]["error"] == "Permission denied"
+        found = await reader.modern(
+            "tasks/get", workflow_id, taskId=workflow_id, capabilities=TASK_CAPABILITIES
+        )
+        assert answer(found)["result"]["status"] == "working"
+        assert (await alice.call("bilt_get_session"))["status"] == "pending"
+
+
+async def test_a_key_for_one_project_makes_no_other(site: HttpSite, place: Place) -> None:
+    async with site.agent("alice") as alice:
+        mine = (await alice.call("bilt_list_projects"))["projects"][0]["id"]
+    site.people["limited"] = Identity(Account("local", mine), "key limited", "limited")
+    async with site.agent("limited") as limited:
+        told = await limited.call("bilt_create_project", name="another")
+        assert told["error"] == "Permission denied"
+        assert place.count("project") == 1
+        assert (await limited.call("bilt_get_session"))["project_id"] == mine

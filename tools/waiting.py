@@ -57,7 +57,7 @@ async def wait_until(
     with desk.store.watch(desk.account, session_id) as watch:
         while True:
             session = await desk.store.session(desk.account, session_id)
-            if reached(session) or time.monotonic() >= deadline:
+            if reached(session) or time.monotonic() >= deadline or _is_idle(desk, beat):
                 return session
             await _until_news(desk, watch, session, deadline, urgent, news, beat)
             news = False
@@ -88,8 +88,13 @@ async def _until_news(
         pause = max(0.0, min(pauses) - time.monotonic())
         if await watch.passed(session.revision, pause, urgent=urgent):
             return
-        if time.monotonic() >= look_at:
+        if time.monotonic() >= look_at or _is_idle(desk, beat):
             return
+
+
+def _is_idle(desk: Desk, beat: Beat | None) -> bool:
+    """Whether only a client waits, and this process was told to stop: seen at the next beat."""
+    return beat is not None and desk.stopping()
 
 
 def needs_worker(session: Session) -> bool:

@@ -31,6 +31,10 @@ MOST_STREAMS = 1000
 """Streams of live updates of one credential."""
 
 
+Which = tuple[str, str, str | None, str, bool]
+"""A caller, by his credential and all else that a server is made of."""
+
+
 class _Served:
     """A server, and who uses it."""
 
@@ -61,12 +65,13 @@ class McpServers:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._served: dict[object, _Served] = {}
+        self.served: dict[Which, _Served] = {}
+        """By whom they serve."""
 
     @asynccontextmanager
     async def serving(self, identity: Identity) -> AsyncGenerator[Sessions]:
         """The server of a credential, which stays for as long as it is used. Raises `Refused` when there is no room."""
-        served = self._served.get(_which(identity))
+        served = self.served.get(_which(identity))
         if served is None or served.over.cancel_called:
             served = self._start(identity)
         with served.used():
@@ -75,19 +80,19 @@ class McpServers:
             yield served.sessions
 
     def _start(self, identity: Identity) -> _Served:
-        if len(self._served) >= MOST_SERVERS:
+        if len(self.served) >= MOST_SERVERS:
             self._make_room()
-        served = self._served[_which(identity)] = _Served()
+        served = self.served[_which(identity)] = _Served()
         # Not by the request's own task: that may end first, and a server must be left where it was entered.
         self._site.tasks.start_soon(self._run, identity, served)
         return served
 
     def _make_room(self) -> None:
-        idle = [found for found in self._served.items() if not found[1].users]
+        idle = [found for found in self.served.items() if not found[1].users]
         if not idle:
             raise Refused(503, "too_many_callers", "Too many callers at a time. Try again later.")
         which, oldest = min(idle, key=lambda found: found[1].used_at)
-        del self._served[which]
+        del self.served[which]
         oldest.over.cancel()
 
     async def _run(self, identity: Identity, served: _Served) -> None:
@@ -100,8 +105,8 @@ class McpServers:
         except Exception:
             log.exception("the MCP server of %s ended", identity.name)
         finally:
-            if self._served.get(_which(identity)) is served:
-                del self._served[_which(identity)]
+            if self.served.get(_which(identity)) is served:
+                del self.served[_which(identity)]
             served.ready.set()
 
     def _sessions(self, identity: Identity) -> Sessions:
@@ -119,7 +124,6 @@ class McpServers:
         return Sessions(server, site.settings.most_body_bytes)
 
 
-def _which(identity: Identity) -> object:
-    """Tells callers apart by all that their server is made of."""
+def _which(identity: Identity) -> Which:
     account = identity.account
     return identity.credential, str(account), account.project_id, identity.name, identity.read_only

@@ -7,18 +7,21 @@ protocol has it.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self, cast
 
+import anyio
 from mcp.server.mcpserver import MCPServer
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 MOST_SESSIONS = 100
@@ -70,8 +73,11 @@ class Sessions:
     async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A request without a session: if it is answered well, there is one then."""
         self._forget_old()
-        while len(self._sessions) >= MOST_SESSIONS and await self._end_idle(scope):
-            pass
+        if len(self._sessions) >= MOST_SESSIONS and scope["method"] == "POST":
+            body = await Request(scope, receive).body()
+            receive = _again(body, receive)
+            if _method(body) == "initialize":
+                await self._end_idle(scope)
 
         async def note(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] < 400:
@@ -103,11 +109,11 @@ class Sessions:
             if not session.users and session.used_at < ended:
                 del self._sessions[name]
 
-    async def _end_idle(self, scope: Scope) -> bool:
-        """End the session that was idle for longest; whether there was one."""
+    async def _end_idle(self, scope: Scope) -> None:
+        """End the session that was idle for longest, if one is."""
         idle = [found for found in self._sessions.items() if not found[1].users]
         if not idle:
-            return False
+            return
         name = min(idle, key=lambda found: found[1].used_at)[0]
         del self._sessions[name]
         ending = {
@@ -115,12 +121,30 @@ class Sessions:
             "method": "DELETE",
             "headers": [(MCP_SESSION_ID_HEADER.encode(), name.encode())],
         }
-        await self._manager.handle_request(ending, _nothing, _nobody)
-        return True
+        await self._manager.handle_request(ending, _again(b"", _never), _nobody)
 
 
-async def _nothing() -> Message:
-    return {"type": "http.request", "body": b"", "more_body": False}
+def _method(body: bytes) -> object:
+    try:
+        asked: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, object]", asked).get("method") if isinstance(asked, dict) else None
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body first."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def give() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return give
+
+
+async def _never() -> Message:
+    await anyio.sleep_forever()
+    raise AssertionError
 
 
 async def _nobody(_: Message) -> None:

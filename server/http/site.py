@@ -29,7 +29,7 @@ class Site:
         self.settings = settings
         self.stores = OpenStores()
         self.tools = build_tools()
-        self.stopping = anyio.Event()
+        self.stopping = self.stores.stopping
         """Set when the server was told to stop: what would hold it up ends."""
         self.traffic = Traffic()
         self.doorman = Doorman(settings, lambda: self.access)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,8 +61,12 @@ class Place:
 
     def count(self, table: str) -> int:
         """How many rows a table has, read by no code of ours."""
+        return int(self.rows(f"SELECT count(*) FROM {table}")[0][0])
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """What a query finds in the store."""
         with contextlib.closing(sqlite3.connect(self.location.database)) as database:
-            return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+            return list(database.execute(sql))
 
 
 @contextlib.contextmanager
