@@ -255,15 +255,15 @@ def _args_text(args: Sequence[Any]) -> str:
 
 
 def _strings(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield name
-            yield from _strings(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _strings(inner)
+    left = [value]
+    while left:
+        found = left.pop()
+        if isinstance(found, str):
+            yield found
+        elif isinstance(found, Mapping):
+            left += (*found.keys(), *found.values())
+        elif isinstance(found, list | tuple):
+            left += found
 
 
 def _limited(step: Step, timeout_ms: int | None) -> Step:

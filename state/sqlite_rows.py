@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from .calls import Refusal, RefusalCode
@@ -189,7 +189,8 @@ def message_of(row: Row) -> Message:
 
 def plan_text(plan: Plan) -> str:
     """A plan as it is kept; what only invocations have is left out of others, as it always was."""
-    kept = asdict(plan)
+    kept = asdict(replace(plan, request=None))  # it would be copied piece by piece
+    kept["request"] = plan.request
     for part in (kept, *kept["steps"]):
         for name in _OF_INVOCATIONS & part.keys():
             if not part[name]:

@@ -17,14 +17,19 @@ import anyio
 from bilt_mcp.engine import LocalEngine
 from bilt_mcp.state import (
     FINAL,
+    CalledStep,
+    Caller,
+    Invocation,
     Message,
     MessageQuery,
     Project,
     Session,
     SqliteStore,
+    Started,
     Status,
     StoreLocation,
     Workflow,
+    message_of,
 )
 from bilt_mcp.state.driver import sqlite3
 
@@ -60,6 +65,36 @@ class Build:
         )
         await self.engine.wake()
         return started.workflow_id
+
+    async def call(self, *steps: CalledStep) -> Started:
+        """Accept an invocation of these steps and see to it that a worker is alive."""
+        asked = {"steps": [{"call": step.call, "args": list(step.args)} for step in steps]}
+        prepared = await self.engine.prepare_calls(self.project, steps, asked)
+        started = await self.store.invoke(
+            ME,
+            self.project.id,
+            message_of(prepared.plan),
+            prepared.plan,
+            workflow_id=prepared.workflow_id,
+            by=Caller("curl", "rest"),
+        )
+        await self.engine.wake()
+        return started
+
+    async def called(self, *steps: CalledStep) -> Invocation:
+        """Such an invocation when it is over."""
+        started = await self.call(*steps)
+        return await self.over(started)
+
+    async def over(self, started: Started) -> Invocation:
+        """An invocation when it is over."""
+        with anyio.fail_after(LIMIT_SECONDS):
+            while True:
+                seen = self.store.changes()
+                found = await self.store.invocation(ME, started.workflow_id)
+                if found.workflow.final:
+                    return found
+                await self.store.wait_change(seen, 1.0, urgent=True)
 
     async def session(self) -> Session:
         return await self.store.session(ME, self.session_id)
