@@ -47,6 +47,7 @@ READS_ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 HOSTS = {
     *("127.0.0.1", "0.0.0.0", "localhost", "github.com", "modelcontextprotocol.io"),
     *("keepachangelog.com", "semver.org", "json-schema.org", "www.w3.org", "docs.python.org"),
+    *("api.bctrl.ai", "platform.bctrl.ai"),  # docs/seeds: a page that is kept as it is
 }
 """Hosts that a tracked file may name, beside the reserved example names of RFC 2606."""
 
