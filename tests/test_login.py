@@ -154,9 +154,7 @@ async def test_who_has_no_cookie_gets_nowhere(stranger: Person, place: Place) ->
     assert refusal(await stranger.http.get("/auth/session", headers=cookie)) == UNAUTHORIZED
 
 
-@pytest.mark.parametrize(
-    "key", ["bilt_live_" + "A" * 43, "x", "bilt_live_", "é" * 500], ids=ascii
-)
+@pytest.mark.parametrize("key", ["bilt_live_" + "A" * 43, "x", "bilt_live_", "é" * 500], ids=ascii)
 async def test_a_key_that_is_none_logs_nobody_in(stranger: Person, key: str) -> None:
     answer = await stranger.post("/auth/login", {"key": key})
     assert answer.status_code in (400, 401)

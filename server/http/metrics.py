@@ -30,6 +30,7 @@ OPERATIONS = (
         "Counts for Prometheus. Needs a key, unless only this machine can connect.",
         "health",
         {200: Answer("The counts.", media="text/plain")},
+        open_here=True,
     ),
 )
 

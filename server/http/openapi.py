@@ -14,9 +14,19 @@ from starlette.routing import BaseRoute, Route
 from bilt_mcp.state import VERSION
 
 from .error_models import ChatError, RestError
-from .operations import JSON, Answer, Operation
+from .operations import EVENTS, JSON, Answer, Operation
 
 _REF = "#/components/schemas/{model}"
+_EVENT = {
+    "description": "One event.",
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "Where to go on: Last-Event-ID."},
+        "event": {"type": "string"},
+        "data": {"type": "string", "description": "JSON: event_type, data, timestamp."},
+        "retry": {"type": "integer"},
+    },
+}
 _GATE = {
     400: "The request is not one of this route.",
     401: "No credential, or not one that is good.",
@@ -79,10 +89,20 @@ def _schemas(operations: Iterable[Operation]) -> tuple[_Refs, dict[str, Any]]:
         for answer in operation.answers.values():
             if answer.model is not None:
                 used[answer.model, "serialization"] = None
-    refs, definitions = TypeAdapter.json_schemas(
-        [(id(model), mode, TypeAdapter[Any](model)) for model, mode in used], ref_template=_REF
-    )
-    return {(model, mode): refs[id(model), mode] for model, mode in used}, definitions["$defs"]
+    wanted: list[tuple[Any, JsonSchemaMode, TypeAdapter[Any]]] = [
+        (model, mode, TypeAdapter(model)) for model, mode in used
+    ]
+    refs, definitions = TypeAdapter.json_schemas(wanted, ref_template=_REF)
+    return {(model, mode): refs[model, mode] for model, mode in used}, definitions["$defs"]
+
+
+def _security(operation: Operation) -> list[dict[str, list[str]]]:
+    found: list[dict[str, list[str]]] = []
+    if operation.open_here:
+        found.append({})
+    if operation.credential is not None:
+        found.append({operation.credential: []})
+    return found
 
 
 def _described(operation: Operation, refs: _Refs) -> dict[str, Any]:
@@ -92,7 +112,7 @@ def _described(operation: Operation, refs: _Refs) -> dict[str, Any]:
         "summary": operation.summary,
         "tags": [operation.tag],
         "responses": {},
-        "security": [{operation.credential: []}] if operation.credential else [],
+        "security": _security(operation),
     }
     if operation.parameters:
         told["parameters"] = [
@@ -117,6 +137,8 @@ def _described(operation: Operation, refs: _Refs) -> dict[str, Any]:
         response: dict[str, Any] = {"description": answer.description}
         if answer.model is not None:
             response["content"] = {answer.media: {"schema": refs[answer.model, "serialization"]}}
+        elif answer.media == EVENTS:
+            response["content"] = {EVENTS: {"schema": _EVENT}}
         elif answer.media != JSON:
             response["content"] = {answer.media: {"schema": {"type": "string"}}}
         told["responses"][str(status)] = response

@@ -11,6 +11,7 @@ Schema = Mapping[str, Any]
 
 ID: Schema = {"type": "string", "format": "uuid"}
 JSON = "application/json"
+EVENTS = "text/event-stream"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Operation:
     request_required: bool = True
     parameters: Sequence[Parameter] = field(default_factory=tuple[Parameter, ...])
     credential: Credential | None = "bearer"
+    open_here: bool = False
+    """Whether it needs none where only this machine can connect."""
 
 
 def path_id(name: str, description: str) -> Parameter:
