@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from .config import LOCAL_ACCOUNT
 from .relay import Backlog
 
 EPILOG = """\
@@ -24,7 +25,8 @@ def run(arguments: Sequence[str], backlog: Backlog | None = None) -> int:
         from bilt_mcp.bench import main as bench
 
         return bench(arguments[1:])
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
     if given.version:
         print(_version())
         return 0
@@ -33,6 +35,11 @@ def run(arguments: Sequence[str], backlog: Backlog | None = None) -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
+    if given.command == "keys" and given.project is not None:
+        # Taken for the limit, it would make a key that has none.
+        parser.error(
+            "with keys, --project comes last and limits a key: keys create NAME --project P"
+        )
     # Half of the start-up is the import of the SDK; collecting garbage meanwhile finds none.
     gc.disable()
     if given.command == "serve":
@@ -53,6 +60,11 @@ def run(arguments: Sequence[str], backlog: Backlog | None = None) -> int:
 
         gc.enable()
         return anyio.run(confirm, config, given.session_id)
+    if given.command == "keys":
+        from .keys import keys
+
+        gc.enable()
+        return anyio.run(keys, config, given)
     from .stdio import serve_stdio
 
     gc.freeze()
@@ -83,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     confirm.add_argument("session_id", nargs="?", help="default: the project's newest session")
     _add_places(confirm, argparse.SUPPRESS)
+    _add_keys(commands.add_parser("keys", help="make, list and revoke keys for use over HTTP"))
     serve = commands.add_parser(
         "serve", help="serve MCP, REST and chat over HTTP; serve --help lists its options"
     )
@@ -101,12 +114,45 @@ def _add_places(parser: argparse.ArgumentParser, default: str | None) -> None:
         default=default,
         help="the folder with bilt.toml (default: BILT_PROJECT or the current folder)",
     )
+    _add_store(parser, default)
+
+
+def _add_store(parser: argparse.ArgumentParser, default: str | None) -> None:
     parser.add_argument(
         "--store",
         metavar="PATH",
         default=default,
         help="where sessions are kept: a folder or a .db file (default: BILT_STORE or ~/.bilt)",
     )
+
+
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="keys_command", metavar="COMMAND", required=True)
+    create = commands.add_parser(
+        "create", help="make a key; it is printed once, and kept by nobody"
+    )
+    create.add_argument(
+        "name", metavar="NAME", help="what the key is called, in lists and in the history"
+    )
+    create.add_argument(
+        "--account",
+        metavar="A",
+        default=LOCAL_ACCOUNT,
+        help="whose projects it is for (default: %(default)s, what stdio uses)",
+    )
+    create.add_argument("--read-only", action="store_true", help="it may look, and change nothing")
+    create.add_argument(
+        "--project",
+        metavar="P",
+        dest="limit",
+        help="it is for this project only: a folder, or the id of one of the account's",
+    )
+    listed = commands.add_parser("list", help="all keys, without what is secret")
+    listed.add_argument("--json", action="store_true", help="for programs")
+    revoke = commands.add_parser("revoke", help="a key is not good any more, from now on")
+    revoke.add_argument("key", metavar="NAME|ID", help="its name, or its id")
+    for command in (parser, create, listed, revoke):
+        _add_store(command, argparse.SUPPRESS)
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
