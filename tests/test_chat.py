@@ -331,6 +331,29 @@ async def test_who_goes_in_that_moment_has_answered_all_the_same(
     assert (await alice.follow(thread))[-1].data["status"] == "completed"
 
 
+async def test_nothing_waits_on_for_a_caller_who_has_gone(
+    alice: Person, server: Listening, place: Place
+) -> None:
+    place.workflow('[[step]]\nname = "build"\nrun = "until [ -e go ]; do sleep 0.05; done"\n')
+    (place.project / "go").unlink(missing_ok=True)
+    thread = await alice.queue()
+    await alice.until(thread, "node_start")
+    await wait_until(lambda: len(server.site.requests) == 0, "the stream is gone")
+    (place.project / "go").touch()
+    await alice.follow(thread)
+    (place.project / "go").unlink()
+    before = place.count("workflow")
+    with anyio.move_on_after(20) as patience:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(alice.say, "go on")
+            await wait_until(lambda: place.count("workflow") > before, "it has begun")
+            assert len(server.site.requests) == 1
+            tasks.cancel_scope.cancel()
+    assert not patience.cancelled_caught
+    await wait_until(lambda: len(server.site.requests) == 0, "its request is gone")
+    (place.project / "go").touch()
+
+
 # -- other surfaces ------------------------------------------------------------------------------
 
 

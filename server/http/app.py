@@ -23,13 +23,14 @@ from . import (
     spaces,
     well_known,
 )
+from .chat_operations import OPERATIONS as CHAT
 from .checkup import Checkup
 from .gate import Gate
 from .invocation_operations import OPERATIONS as INVOCATIONS
 from .settings import HttpSettings
 from .site import Site
 
-OPERATIONS = (*health.OPERATIONS, *metrics.OPERATIONS, *INVOCATIONS)
+OPERATIONS = (*health.OPERATIONS, *metrics.OPERATIONS, *INVOCATIONS, *CHAT)
 """What the OpenAPI document tells of."""
 
 

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
@@ -24,13 +24,14 @@ from bilt_mcp.state import (
     StoreUnavailable,
     WorkflowAlreadyActive,
 )
+from bilt_mcp.tools import clip, problem_of, unknown
 
+from .bodies import MOST_PROBLEMS
 from .errors import Refused
 from .identity import Identity, identity_of
 
 log = logging.getLogger("bilt_mcp.server")
 
-MOST_PROBLEMS = 20
 _UUID = re.compile(
     r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}", re.ASCII
 )
@@ -49,13 +50,15 @@ async def read(request: Request, model: type[Asked]) -> Asked:
     try:
         return model.model_validate_json(await request.body())
     except ValidationError as error:
-        problems = [
-            Problem(
-                ".".join(str(part)[:64] for part in found["loc"]) or "body", found["msg"].lower()
-            )
-            for found in error.errors(include_url=False, include_context=False, include_input=False)
-        ]
-        raise InvalidArguments(problems[:MOST_PROBLEMS]) from None
+        found = error.errors(include_url=False, include_input=False)[:MOST_PROBLEMS]
+        raise InvalidArguments([_problem(each, model) for each in found]) from None
+
+
+def _problem(found: Any, model: type[BaseModel]) -> Problem:
+    place = ".".join(clip(str(part)) for part in found["loc"]) or "body"
+    if found["type"] == "extra_forbidden" and len(found["loc"]) == 1:
+        return Problem(place, unknown("field", str(found["loc"][0]), model.model_fields))
+    return Problem(place, problem_of(found).message)
 
 
 def thread_id_of(text: str) -> str:
