@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from .clock import Clock
 from .driver import sqlite3
 from .errors import IdempotencyKeyReused, WorkflowNotFound
 from .history import StepRun
 from .invocations import MOST_INVOCATIONS, Invocation, InvocationPage, InvocationStatus
+from .location import StoreLocation
 from .models import Caller, PendingAction, Plan, Started
 from .sqlite_base import Row, one
 from .sqlite_gates import GateVerbs
-from .sqlite_lookup import project_row, session_row, workflow_row
+from .sqlite_lookup import NO_WORKFLOW, project_row, session_row, whose
 from .sqlite_prune import PruneVerbs
 from .sqlite_rows import WORKFLOW_COLUMNS, plan_of, workflow_of
 from .transitions import ACTIVE, Status
 
+MOST_SEQUENCES = 10_000
+"""Numbers that are remembered."""
 _STATE = """
     CASE w.status
         WHEN 'pending' THEN 'queued'
@@ -33,28 +36,33 @@ _STATE = """
     END"""
 """The `InvocationStatus` of workflow `w`."""
 
+_RUNS = """(
+    SELECT json_group_array(json_array(position, attempt, name, started_at, finished_at, exit_code, outcome))
+    FROM (SELECT * FROM step_run AS r WHERE r.workflow = w.n ORDER BY position, attempt))"""
 _INVOCATION = f"""
     SELECT w.n, w.plan, {_STATE} AS state, s.id AS s_id, s.n AS s_n, s.updated_at,
            p.id AS project, p.name AS project_name, {WORKFLOW_COLUMNS},
-           g.id AS g_id, g.step AS g_step, g.message AS g_message, g.expires_at AS g_expires_at
+           g.id AS g_id, g.step AS g_step, g.message AS g_message, g.expires_at AS g_expires_at, {_RUNS} AS runs
     FROM workflow AS w
     JOIN session AS s ON s.n = w.session
     JOIN project AS p ON p.n = w.project
     LEFT JOIN gate AS g ON g.workflow = w.n AND g.answer IS NULL
     WHERE """
-_ONE = f"{_INVOCATION} w.id = :id"
+_ONE = f"""{_INVOCATION} w.id = :id AND s.account = :account
+    AND (:only IS NULL OR p.id = :only)"""
 _PAGE = f"""{_INVOCATION} w.session = :session AND w.n < :before
     AND (:any OR {_STATE} IN (SELECT value FROM json_each(:states)))
     ORDER BY w.n DESC LIMIT :limit"""
-_RUNS = """
-    SELECT workflow, position, attempt, name, started_at, finished_at, exit_code, outcome FROM step_run
-    WHERE workflow IN (SELECT value FROM json_each(?)) ORDER BY workflow, position, attempt"""
 _UP_TO = "SELECT count(*) FROM workflow WHERE session = :session AND n <= :n"
 _FROM_TO = "SELECT n FROM workflow WHERE session = ? AND n BETWEEN ? AND ? ORDER BY n DESC"
 
 
 class InvocationVerbs(GateVerbs, PruneVerbs):
     """A part of `SessionStore`, whose docstrings are the contract."""
+
+    def __init__(self, location: StoreLocation, clock: Clock | None = None) -> None:
+        super().__init__(location, clock)
+        self._sequences: dict[int, int] = {}
 
     async def first_invocation(
         self, account: str, project_id: str, key: str, digest: str
@@ -102,21 +110,21 @@ class InvocationVerbs(GateVerbs, PruneVerbs):
             """SELECT id FROM session
                WHERE n = (SELECT max(n) FROM session WHERE project = :project) AND account = :account""",
             project=project["n"],
-            account=account,
+            account=project["account"],
         )
         if newest is not None:
             session = session_row(c, account, newest["id"])
             if session["status"] not in ACTIVE:
                 return session
-        return session_row(c, account, self._new_session(c, account, project["n"]))
+        return session_row(c, account, self._new_session(c, project["account"], project["n"]))
 
     async def invocation(self, account: str, workflow_id: str) -> Invocation:
         """See `InvocationStore.invocation`."""
 
         def look(c: sqlite3.Connection) -> Invocation:
-            workflow_row(c, account, workflow_id)
-            row = one(c, _ONE, id=workflow_id)
-            assert row is not None
+            row = one(c, _ONE, **whose(account), id=workflow_id)
+            if row is None:
+                raise WorkflowNotFound(NO_WORKFLOW)
             return self._invocations_of(c, [row])[0]
 
         found = await self._read(look)
@@ -164,19 +172,23 @@ class InvocationVerbs(GateVerbs, PruneVerbs):
 
     def _invocations_of(self, c: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[Invocation]:
         """Rows of `_INVOCATION` of one session, newest first."""
-        if not rows:
-            return ()
-        numbers = [row["n"] for row in rows]
-        runs: dict[int, list[StepRun]] = {n: [] for n in numbers}
-        for workflow, *run in c.execute(_RUNS, (json.dumps(numbers),)).fetchall():
-            runs[workflow].append(StepRun(*run))
-        sequences = _sequences(c, rows[0]["s_n"], numbers)
-        return [
-            _invocation_of(row, self._clock, sequences[row["n"]], runs[row["n"]]) for row in rows
-        ]
+        sequences = self._sequences_of(c, rows)
+        return [_invocation_of(row, self._clock, sequences[row["n"]]) for row in rows]
+
+    def _sequences_of(self, c: sqlite3.Connection, rows: Sequence[Row]) -> Mapping[int, int]:
+        """The numbers of these in their session, by their numbers in the store; counted once, they stay."""
+        if not all(row["n"] in self._sequences for row in rows):
+            if len(self._sequences) > MOST_SEQUENCES:
+                self._sequences.clear()
+            session, numbers = rows[0]["s_n"], [row["n"] for row in rows]
+            newest = one(c, _UP_TO, session=session, n=numbers[0])
+            assert newest is not None
+            between = c.execute(_FROM_TO, (session, numbers[-1], numbers[0])).fetchall()
+            self._sequences.update((n, newest[0] - behind) for behind, (n,) in enumerate(between))
+        return self._sequences
 
 
-def _invocation_of(row: Row, clock: Clock, sequence: int, runs: Sequence[StepRun]) -> Invocation:
+def _invocation_of(row: Row, clock: Clock, sequence: int) -> Invocation:
     plan = plan_of(row["plan"])
     gate = None
     if row["g_id"] is not None:
@@ -197,21 +209,10 @@ def _invocation_of(row: Row, clock: Clock, sequence: int, runs: Sequence[StepRun
         project_name=row["project_name"],
         sequence=sequence,
         plan=plan,
-        runs=runs,
+        runs=[StepRun(*run) for run in json.loads(row["runs"])],
         pending_action=gate,
         updated_at=row["updated_at"],
     )
-
-
-def _sequences(c: sqlite3.Connection, session: int, numbers: Sequence[int]) -> dict[int, int]:
-    """The numbers in their session of these workflows, newest first; all before them are counted only once."""
-    row = one(c, _UP_TO, session=session, n=numbers[0])
-    assert row is not None
-    newest = int(row[0])
-    if len(numbers) == 1:
-        return {numbers[0]: newest}
-    between = c.execute(_FROM_TO, (session, numbers[-1], numbers[0])).fetchall()
-    return {n: newest - behind for behind, (n,) in enumerate(between)}
 
 
 def _number_of(c: sqlite3.Connection, session: int, workflow_id: str) -> int:

@@ -11,6 +11,9 @@ from .sqlite_rows import SESSION_QUERY, WORKFLOW_QUERY
 NO_SESSION = "No session with this id. Call bilt_get_session without session_id to get the project's session."
 """What a caller is told who names a session that is not his."""
 
+NO_WORKFLOW = "No workflow with this id. bilt_get_session names the session's newest."
+"""What a caller is told who names a workflow that is not his."""
+
 
 def whose(account: str) -> dict[str, str | None]:
     """A caller's account, and the one project that he is limited to, as the statements of this store name them."""
@@ -44,7 +47,5 @@ def workflow_row(c: sqlite3.Connection, account: str, workflow_id: str) -> Row:
     """The account's workflow, as `WORKFLOW_QUERY` has it. Raises `WorkflowNotFound`."""
     row = one(c, WORKFLOW_QUERY, **whose(account), id=workflow_id)
     if row is None:
-        raise WorkflowNotFound(
-            "No workflow with this id. bilt_get_session names the session's newest."
-        )
+        raise WorkflowNotFound(NO_WORKFLOW)
     return row

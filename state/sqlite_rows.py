@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import asdict, replace
+from functools import lru_cache
 from typing import Any
 
 from .calls import Refusal, RefusalCode
@@ -55,6 +56,8 @@ WORKFLOW_COLUMNS = f"""
     w.pause_requested, w.failure, w.stopped, w.boot_id, w.started_mono, w.output_mono,
     CASE WHEN w.n IS NOT NULL THEN {DEPLOY_STATE} END AS deploy"""
 
+MOST_KNOWN_CHARS = 16_384
+"""A longer plan is not remembered by those who have read it."""
 _OF_INVOCATIONS = frozenset({"dry_run", "bind", "ref", "request", "refused"})
 
 NOT_FINAL = "status NOT IN ('cancelled', 'completed', 'failed')"
@@ -206,12 +209,19 @@ def plan_text(plan: Plan) -> str:
 
 
 def plan_of(text: str) -> Plan:
-    """The plan that `plan_text` kept."""
+    """The plan that `plan_text` kept. It is not to be changed: others may have got the same one."""
+    return _known_plan(text) if len(text) <= MOST_KNOWN_CHARS else _plan_of(text)
+
+
+def _plan_of(text: str) -> Plan:
     kept: dict[str, Any] = json.loads(text)
     kept["steps"] = tuple(PlannedStep(**step) for step in kept["steps"])
     if "refused" in kept:
         kept["refused"] = tuple(map(_refusal_of, kept["refused"]))
     return Plan(**kept)
+
+
+_known_plan = lru_cache(maxsize=256)(_plan_of)
 
 
 def _refusal_of(kept: dict[str, Any]) -> Refusal:

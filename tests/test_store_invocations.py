@@ -13,6 +13,7 @@ import pytest
 
 from bilt_mcp.state import (
     MOST_INVOCATIONS,
+    Account,
     Caller,
     Failure,
     FailureCode,
@@ -455,6 +456,25 @@ async def test_what_is_somebody_else_s_is_as_unknown_as_what_never_was(
     assert str(foreign.value) == str(unknown.value)
     assert await shop.store.session(ME, started.session_id) == before
     assert await shop.store.newest_ids(SOMEBODY_ELSE, "workflow") == []
+
+
+@pytest.mark.parametrize("verb", ASKED)
+async def test_who_is_limited_to_a_project_reaches_that_one_only(shop: Shop, verb: str) -> None:
+    started = await shop.invoke(key="k")
+    bakery = await shop.store.open_project(ME, "/srv/bakery", "bakery")
+    error, ask = ASKED[verb]
+    with pytest.raises(error):
+        await ask(shop.store, Account(ME, bakery.id), started, shop.project_id)
+    mine = await ask(shop.store, Account(ME, shop.project_id), started, shop.project_id)
+    assert mine == await ask(shop.store, ME, started, shop.project_id)
+
+
+async def test_what_is_started_with_a_limited_key_is_the_account_s(shop: Shop) -> None:
+    await shop.invoke()  # so that the next one needs a session of its own
+    limited = Account(ME, shop.project_id)
+    named = {"workflow_id": str(uuid4()), "by": BY}
+    started = await shop.store.invoke(limited, shop.project_id, "build", ONE, **named)
+    assert (await shop.look(started)).workflow.id == started.workflow_id
 
 
 async def test_a_page_after_what_is_of_another_session_is_refused(shop: Shop, scene: Scene) -> None:
