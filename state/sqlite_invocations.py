@@ -192,13 +192,14 @@ def _invocation_of(row: Row, clock: Clock, sequence: int) -> Invocation:
     plan = plan_of(row["plan"])
     gate = None
     if row["g_id"] is not None:
-        planned = plan.steps[row["position"] - 1]
+        position: int = row["position"]
+        planned = plan.steps[position - 1]
         gate = PendingAction(
             action_id=row["g_id"],
             step=row["g_step"],
             message=row["g_message"],
             expires_at=row["g_expires_at"],
-            position=row["position"],
+            position=position,
             deploy=planned.deploy,
             on_decline=planned.on_decline,
         )

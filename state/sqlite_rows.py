@@ -201,9 +201,8 @@ def plan_text(plan: Plan) -> str:
     text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
     try:
         text.encode()
-    except (
-        UnicodeEncodeError
-    ):  # half a surrogate pair: no database takes it, but its escape is ASCII
+    except UnicodeEncodeError:
+        # Half a surrogate pair: no database takes it, but its escape is ASCII.
         return json.dumps(kept, separators=(",", ":"))
     return text
 

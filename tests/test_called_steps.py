@@ -202,14 +202,24 @@ def test_an_alias_is_given_once(root: Path) -> None:
     assert (refusal.index, refusal.code) == (1, RefusalCode.INVALID_ARGS)
 
 
-NESTED: list[Any] = []
-for _ in range(100_000):
-    NESTED = [NESTED]
+def nested() -> list[Any]:
+    found: list[Any] = []
+    for _ in range(100_000):
+        found = [found]
+    return found
 
 
 @pytest.mark.parametrize(
     "args",
-    [["a\0b"], [{"\0": 1}], ["\ud800"], [{"\udfff": [1]}], [float("nan")], [float("inf")], NESTED],
+    [
+        ["a\0b"],
+        [{"\0": 1}],
+        ["\ud800"],
+        [{"\udfff": [1]}],
+        [float("nan")],
+        [float("inf")],
+        nested(),
+    ],
     ids=["NUL", "NUL in a key", "surrogate", "in a key", "NaN", "Infinity", "nested"],
 )
 def test_arguments_that_no_program_can_be_given_are_refused(root: Path, args: list[Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -150,7 +151,11 @@ async def test_a_session_with_something_active_is_left_alone(shop: Shop) -> None
 
 
 async def test_the_request_is_kept_as_it_came(shop: Shop, open_store: OpenStore) -> None:
-    lone = {"runtimeId": NOBODY_KNOWS, "steps": [{"call": "\ud800"}], "ü": [None, 1.5, True, {}]}
+    lone: dict[str, Any] = {
+        "runtimeId": NOBODY_KNOWS,
+        "steps": [{"call": "\ud800"}],
+        "ü": [None, 1.5, True, {}],
+    }
     started = await shop.invoke(replace(ONE, request=lone))
     async with open_store() as other:
         assert (await other.invocation(ME, started.workflow_id)).plan.request == lone
@@ -472,8 +477,9 @@ async def test_who_is_limited_to_a_project_reaches_that_one_only(shop: Shop, ver
 async def test_what_is_started_with_a_limited_key_is_the_account_s(shop: Shop) -> None:
     await shop.invoke()  # so that the next one needs a session of its own
     limited = Account(ME, shop.project_id)
-    named = {"workflow_id": str(uuid4()), "by": BY}
-    started = await shop.store.invoke(limited, shop.project_id, "build", ONE, **named)
+    started = await shop.store.invoke(
+        limited, shop.project_id, "build", ONE, workflow_id=str(uuid4()), by=BY
+    )
     assert (await shop.look(started)).workflow.id == started.workflow_id
 
 
