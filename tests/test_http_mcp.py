@@ -7,31 +7,23 @@ from collections.abc import AsyncGenerator
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from bilt_mcp.server.http.identity import Identity
-from bilt_mcp.state import Account
 from bilt_mcp.tools import TOOLS
 
 from .support.agents import NO_SESSION, UNKNOWN
 from .support.agents import still as still  # a fixture, like the next one
-from .support.http_site import ERAS, HttpSite, answer, identity, site_at
+from .support.http_site import ERAS, HttpSite, answer, site_at
 from .support.memory_wire import TASK_CAPABILITIES
 from .support.places import Place
 from .support.places import place as place
 
 pytestmark = pytest.mark.anyio
 
-PEOPLE = {
-    "alice": identity("alice"),
-    "bob": identity("bob"),
-    "eve": identity("eve", "others"),
-    "reader": identity("reader", read_only=True),
-}
 CHANGES = [tool.name for tool in TOOLS if not tool.read_only]
 
 
 @pytest.fixture
 async def site(place: Place) -> AsyncGenerator[HttpSite]:
-    async with site_at(place, PEOPLE) as found:
+    async with site_at(place) as found:
         yield found
 
 
@@ -128,7 +120,7 @@ async def test_a_read_only_key_does_nothing_to_a_task(site: HttpSite) -> None:
 async def test_a_key_for_one_project_makes_no_other(site: HttpSite, place: Place) -> None:
     async with site.agent("alice") as alice:
         mine = (await alice.call("bilt_list_projects"))["projects"][0]["id"]
-    site.people["limited"] = Identity(Account("local", mine), "key limited", "limited")
+    await site.make_key("limited", project=mine)
     async with site.agent("limited") as limited:
         told = await limited.call("bilt_create_project", name="another")
         assert told["error"] == "Permission denied"

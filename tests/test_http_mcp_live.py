@@ -19,20 +19,19 @@ from bilt_mcp.state import SqliteStore, Watch
 from .support.agents import DEPLOYING, Agent, Hand, Json
 from .support.agents import hand as hand  # a fixture, like the next ones
 from .support.agents import still as still
-from .support.http_site import ERAS, HttpSite, answer, identity, site_at
+from .support.http_site import ERAS, HttpSite, answer, site_at
 from .support.places import Place
 from .support.places import place as place
 from .support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
-PEOPLE = {"alice": identity("alice"), "bob": identity("bob"), "eve": identity("eve", "others")}
 PROMPT_SECONDS = 10.0
 
 
 @pytest.fixture
 async def site(place: Place) -> AsyncGenerator[HttpSite]:
-    async with site_at(place, PEOPLE) as found:
+    async with site_at(place) as found:
         yield found
 
 
@@ -268,7 +267,7 @@ async def at_gate(agent: Agent, place: Place, hand: Hand) -> dict[str, Any]:
 async def test_an_answer_is_good_after_the_server_was_started_again(
     place: Place, hand: Hand
 ) -> None:
-    async with site_at(place, PEOPLE) as before, before.agent("alice") as alice:
+    async with site_at(place) as before, before.agent("alice") as alice:
         of = await at_gate(alice, place, hand)
         async with before.wire("alice") as wire:
             asked = await wire.may_ask("bilt_confirm_action", of)
@@ -278,8 +277,10 @@ async def test_an_answer_is_good_after_the_server_was_started_again(
         "inputResponses": {key: {"action": "accept", "content": {"confirm": True}}},
         "requestState": asked["requestState"],
     }
-    async with site_at(place, PEOPLE) as after, after.wire("eve") as eve, after.wire("bob") as bob:
-        told = await eve.may_ask("bilt_confirm_action", of, **given)
-        assert told["structuredContent"]["error"] == "Session not found"
-        told = await bob.may_ask("bilt_confirm_action", of, **given)
-        assert told["structuredContent"]["answer"] == "confirmed"
+    async with site_at(place, keys=before.keys) as after:
+        async with after.wire("eve") as eve:
+            told = await eve.may_ask("bilt_confirm_action", of, **given)
+            assert told["structuredContent"]["error"] == "Session not found"
+        async with after.wire("bob") as bob:
+            told = await bob.may_ask("bilt_confirm_action", of, **given)
+            assert told["structuredContent"]["answer"] == "confirmed"

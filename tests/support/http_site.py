@@ -1,7 +1,4 @@
-"""An HTTP server in this process, on a real port, whose callers are who they say they are: routes without their gate.
-
-For what needs a hand inside of the server; everything else goes to a real one.
-"""
+"""MCP over HTTP in this process, on a real port and behind the gate, with a hand inside; and clients for it."""
 
 from __future__ import annotations
 
@@ -9,8 +6,8 @@ import contextlib
 import itertools
 import json
 import socket
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
@@ -21,16 +18,14 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp_types import Implementation
 from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bilt_mcp.server.http import mcp
-from bilt_mcp.server.http.identity import Identity, set_identity
-from bilt_mcp.server.http.mcp_limits import set_window
+from bilt_mcp.server.http.gate import Gate
 from bilt_mcp.server.http.settings import HttpSettings
 from bilt_mcp.server.http.site import Site
-from bilt_mcp.state import Account, Window
 
 from .agents import Agent, Json
+from .http import bearer, new_key
 from .places import Place
 from .rpc import ENVELOPE, HANDSHAKE, STATELESS
 
@@ -38,13 +33,9 @@ CLIENT = Implementation(name="by-hand", version="1")
 ME = {"name": "by-hand", "version": "1"}
 ACCEPT = "application/json, text/event-stream"
 MODERN = {"Accept": ACCEPT, "MCP-Protocol-Version": STATELESS}
+UNLIMITED = HttpSettings(key_rate=0)
 ERAS = ("legacy", "auto")
 """As the SDK's client calls them: with a handshake, and without one where the server can do without."""
-
-
-def identity(name: str, account: str = "local", *, read_only: bool = False) -> Identity:
-    """A caller; his credential is his name."""
-    return Identity(Account(account), f"key {name}", name, read_only)
 
 
 class Wire:
@@ -124,22 +115,24 @@ def _message(method: str, params: Json, number: int | None = None) -> Json:
 
 @dataclass
 class HttpSite:
-    """A server that runs."""
+    """A server that runs, and keys for it."""
 
     url: str
     site: Site
     mcp: mcp.McpEndpoint
-    people: dict[str, Identity]
-    """Who may call, by what he sends as his key."""
-    windows: dict[str, Window] = field(default_factory=dict[str, Window])
-    """Whose limit is reached, by his key."""
+    keys: dict[str, str] = field(default_factory=dict[str, str])
+    """By their names."""
+
+    async def make_key(self, name: str, account: str = "local", **more: Any) -> None:
+        """A key of this name."""
+        self.keys[name] = await new_key(self.site.access, name, account, **more)
 
     @contextlib.asynccontextmanager
     async def client(
         self, key: str = "alice", mode: str = "auto", **options: Any
     ) -> AsyncGenerator[Client]:
         """A client of the SDK with this key."""
-        async with mcp_client(self.url, key, mode, **options) as client:
+        async with mcp_client(self.url, self.keys[key], mode, **options) as client:
             yield client
 
     @contextlib.asynccontextmanager
@@ -153,17 +146,13 @@ class HttpSite:
     @contextlib.asynccontextmanager
     async def wire(self, key: str = "alice") -> AsyncGenerator[Wire]:
         """A client of no library for MCP."""
-        async with httpx2.AsyncClient(headers=bearer(key), timeout=30) as http:
+        async with httpx2.AsyncClient(headers=bearer(self.keys[key]), timeout=30) as http:
             yield Wire(http, self.url)
 
     @property
     def servers(self) -> list[str]:
-        """Whose servers there are, by their credentials."""
-        return [which[0] for which in self.mcp.servers.served]
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
+        """Whose servers there are."""
+        return sorted(which[3].removeprefix("key ") for which in self.mcp.servers.served)
 
 
 @contextlib.asynccontextmanager
@@ -178,35 +167,29 @@ async def mcp_client(
 
 
 @contextlib.asynccontextmanager
-async def site_at(place: Place, people: Mapping[str, Identity]) -> AsyncGenerator[HttpSite]:
-    """The MCP routes of a site at `place`, for these callers."""
-    site = Site(place.config(), HttpSettings())
-    endpoint = mcp.McpEndpoint(site)
-    app = Router([Route(mcp.PATH, endpoint)])
+async def site_at(
+    place: Place, settings: HttpSettings = UNLIMITED, keys: dict[str, str] | None = None
+) -> AsyncGenerator[HttpSite]:
+    """MCP at `place`, behind the gate; alice, bob and reader have keys, and eve one of another account.
+
+    `keys` are those of an earlier site there.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        found = HttpSite(
-            f"http://127.0.0.1:{listening.getsockname()[1]}{mcp.PATH}", site, endpoint, dict(people)
-        )
-        asgi = _introduced(app, found)
-        server = uvicorn.Server(uvicorn.Config(asgi, log_level="warning", lifespan="off"))
+        port = listening.getsockname()[1]
+        site = Site(place.config(), replace(settings, port=port))
+        endpoint = mcp.McpEndpoint(site)
+        app = Gate(Router([Route(mcp.PATH, endpoint)]), site)
+        found = HttpSite(f"http://127.0.0.1:{port}{mcp.PATH}", site, endpoint, keys or {})
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         async with site.open(), anyio.create_task_group() as tasks:
+            if keys is None:
+                for name in ("alice", "bob"):
+                    await found.make_key(name)
+                await found.make_key("eve", "others")
+                await found.make_key("reader", read_only=True)
             tasks.start_soon(server.serve, [listening])
             try:
                 yield found
             finally:
                 site.stopping.set()
                 server.should_exit = server.force_exit = True
-
-
-def _introduced(app: ASGIApp, found: HttpSite) -> ASGIApp:
-    """The application behind who trusts what each says of himself."""
-
-    async def gate(scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
-        key = headers[b"authorization"].decode().removeprefix("Bearer ")
-        set_identity(scope, found.people[key])
-        if key in found.windows:
-            set_window(scope, found.windows[key])
-        await app(scope, receive, send)
-
-    return gate
