@@ -12,7 +12,7 @@ import pytest
 
 from .conformance.expected import CONTENT, EXPECTED, EXTENSION, Expected, Kind
 from .conformance.report import PROPERTY, summary
-from .conformance.serving import serving
+from .conformance.serving import bilt, serving
 from .conformance.suite import (
     FOLDER,
     REVISIONS,
@@ -51,10 +51,9 @@ def suite(record_property: Callable[[str, object], None]) -> None:
 
 
 @pytest.fixture
-def url(suite: None, place: Place) -> Generator[str]:
-    """Our server, over HTTP."""
-    paths = str(place.project), str(place.store)
-    with serving("tests.conformance.bilt", *paths, environ=place.environ) as found:
+def url(suite: None, place: Place, tmp_path: Path) -> Generator[str]:
+    """Our server as it is, gate and all."""
+    with bilt(place, tmp_path / "log") as found:
         yield found
 
 

@@ -24,7 +24,7 @@ from tests.support.places import open_place
 
 from .expected import EXPECTED, EXTENSION, PACKAGE, Expected, Kind, Verdict
 from .report import headline
-from .serving import serving
+from .serving import bilt, serving
 from .suite import REVISIONS, Outcome, SuiteFailed, Unavailable, install, run_scenarios
 
 
@@ -33,11 +33,8 @@ def against_ours(revisions: Sequence[str], only: Sequence[str] | None) -> list[V
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bilt-conformance-")))
         place = stack.enter_context(open_place(folder))
-        paths, log = (str(place.project), str(place.store)), folder / "log"
-        url = stack.enter_context(
-            serving("tests.conformance.bilt", *paths, environ=place.environ, log=log)
-        )
-        verdicts = against(url, revisions, only)
+        log = folder / "log"
+        verdicts = against(stack.enter_context(bilt(place, log)), revisions, only)
         if any(verdict.kind is Kind.WRONG for verdict in verdicts):
             print(log.read_text("utf-8"), file=sys.stderr)
         return verdicts

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import selectors
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from tests.support.places import Place
+
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60
 END_SECONDS = 20
+
+OURS = ("-m", "bilt_mcp.server", "serve")
 
 
 def serve(app: Any) -> None:
@@ -31,6 +37,30 @@ def serve(app: Any) -> None:
 
         threading.Thread(target=watch, daemon=True).start()
         server.run([listening])
+
+
+@contextlib.contextmanager
+def bilt(place: Place, log: Path) -> Generator[str]:
+    """The URL of our server as anybody starts it, `bilt-mcp serve`; `log` gets what it says."""
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, *OURS, "--port", "0", "--no-auth", *place.arguments],
+            env=dict(place.environ),
+            stdin=subprocess.DEVNULL,
+            stderr=errors,
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not (ready := re.search(r"ready on (\S+)", log.read_text("utf-8"))):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"bilt-mcp serve did not get ready: {log.read_text('utf-8')}")
+            time.sleep(0.02)
+        yield f"{ready[1]}/mcp"
+        process.terminate()
+        process.wait(END_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextlib.contextmanager
