@@ -17,7 +17,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +158,11 @@ class RunFolder:
     def _safe(log: bytes, redactor: Redactor) -> Iterator[str]:
         reader = LineReader(redactor)
         # In pieces: a megabyte of short lines would otherwise be a hundred megabytes of strings.
-        pieces = (log[at : at + _PIECE_BYTES] for at in range(0, len(log), _PIECE_BYTES))
-        return chain(map(reader.read, pieces), (f"{line}\n" for line in reader.finish()))
+        for at in range(0, len(log), _PIECE_BYTES):
+            yield reader.read(log[at : at + _PIECE_BYTES])
+        # Not before: what ends without a newline is only now a line.
+        for line in reader.finish():
+            yield f"{line}\n"
 
 
 def step_file_name(position: int, attempt: int) -> str:

@@ -177,7 +177,7 @@ def test_a_later_step_gets_what_the_step_printed_that_it_refers_to(
     assert read["resolved"]["ref"] == "first"
     assert read["resolved"]["handleId"] == bound["binding"]["id"]
     assert bound["resolved"]["handleId"] is None
-    assert served.file("ref.txt").read_text() == "of print"
+    assert served.file("ref.txt").read_text() == "of print\n"
     assert json.loads(served.file("args.txt").read_text()) == args
 
 
