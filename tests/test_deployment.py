@@ -27,6 +27,9 @@ from .support.places import Place, open_place
 from .support.recipes import compose_command, container_health, exec_start, image_command
 from .support.rpc import PATIENCE
 
+# What is not installed yet comes over the network, once.
+pytestmark = pytest.mark.timeout(600)
+
 WAITS = '[[step]]\nname = "build"\nrun = "echo begun; read word < go; echo $word"\n'
 """A step that ends when somebody says so."""
 PUBLIC = "https://bilt.example.com"
@@ -116,6 +119,15 @@ def test_without_a_key_nobody_gets_past_it(deployed: Site) -> None:
         answer = client.post("/mcp", json={})
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_a_person_logs_in_for_a_cookie_that_never_travels_in_the_clear(deployed: Site) -> None:
+    with deployed.client() as client:
+        page = {"Origin": deployed.front.url}
+        answer = client.post("/auth/login", json={"key": deployed.key}, headers=page)
+        assert answer.status_code == 200
+        assert {"Secure", "HttpOnly"} <= set(answer.headers["set-cookie"].split("; "))
+        assert client.get("/auth/session").status_code == 200
 
 
 def test_a_body_over_the_limit_is_refused_in_the_form_of_our_own_errors(deployed: Site) -> None:

@@ -30,7 +30,7 @@ PLANTS: tuple[Plant, ...] = (
             "server/http/whereabouts.py",
             "test_deployment.py::test_the_container_of_compose_is_healthy",
         ),
-        "        names = set(_LOOPBACK)\n",
-        "        names = set[str]()\n",
+        "        names: set[str] = set(_LOOPBACK)\n",
+        "        names: set[str] = set()\n",
     ),
 )

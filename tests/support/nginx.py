@@ -40,8 +40,7 @@ def front(folder: Path) -> Front:
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
     certificate.private_key_and_cert_chain_pem.write_to_path(folder / "both.pem")
-    trusted = ssl.create_default_context()
-    authority.configure_trust(trusted)
+    trusted = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
     with socket.create_server(("127.0.0.1", 0)) as found:
         return Front(folder, found.getsockname()[1], trusted)
 
