@@ -7,6 +7,7 @@ goes to standard error. It is kept as its SHA-256, and never stands in an argume
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from argparse import Namespace
@@ -75,9 +76,7 @@ async def _create(location: StoreLocation, given: Namespace) -> int:
         key = await access.create_key(
             name, account, digest_of(secret), shown, read_only=given.read_only
         )
-        try:
-            print(secret, flush=True)
-        except OSError:
+        if not _hand_over(secret):
             await access.revoke_key(key.id)  # nobody has it
             _say("bilt-mcp: the key could not be printed, so none was made")
             return 1
@@ -99,8 +98,21 @@ async def _project_id(location: StoreLocation, account: Account, given: str) -> 
         return (await store.open_project(account, str(root), root.name or "root")).id
 
 
+def _hand_over(secret: str) -> bool:
+    """Print it; False when that cannot be done."""
+    try:
+        print(secret, flush=True)
+    except OSError:
+        # What is left in the buffer is not to be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
 def _folder(given: str) -> Path:
     try:
+        if not given:
+            raise ValueError
         root = Path(given).expanduser().resolve()
         str(root).encode()
         if root.is_dir():

@@ -79,16 +79,21 @@ class SmallDisk:
         (self.folder / "filler").unlink()
 
 
-@contextlib.contextmanager
-def small_disk(place: Place, size: str) -> Generator[SmallDisk]:
-    """A server for `place` whose store lies on a disk of `size`."""
+def on_small_disk(folder: Path, size: str) -> list[str]:
+    """What goes before a command so that, for it alone, `folder` is a disk of `size`; skips where there can be none."""
     if not _can_mount():
         # Loud: CI fails for it, and whoever runs the tests elsewhere reads it in the summary.
         if os.environ.get("CI"):
             raise AssertionError("cannot mount a small disk here, so a full one cannot be tested")
         pytest.skip("cannot mount a small disk here: needs unshare and mount, and the right to")
+    return [*_unshare(), "sh", "-c", _MOUNT, "small-disk", size, str(folder)]
+
+
+@contextlib.contextmanager
+def small_disk(place: Place, size: str) -> Generator[SmallDisk]:
+    """A server for `place` whose store lies on a disk of `size`."""
+    within = on_small_disk(place.store, size)
     place.store.mkdir()
-    within = [*_unshare(), "sh", "-c", _MOUNT, "small-disk", size, str(place.store)]
     with Server(place.arguments, place.environ, within=within) as server:
         folder = Path(f"/proc/{server.process.pid}/root{place.store}")
         disk = SmallDisk(server, folder, StoreLocation.of(place.store).database)

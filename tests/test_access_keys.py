@@ -1,0 +1,450 @@
+"""Keys and logins: whom they let in, from when, and until when, in every process."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from bilt_mcp.state import (
+    Account,
+    ApiKey,
+    KeyAlreadyExists,
+    KeyNotFound,
+    SqliteAccess,
+    StoreLocation,
+    StoreUnavailable,
+    digest_of,
+    looks_like_key,
+    new_key,
+)
+from bilt_mcp.state import sqlite_access as module
+from bilt_mcp.state.driver import sqlite3
+
+from .store_contract import ManualClock
+
+pytestmark = pytest.mark.anyio
+
+TEAM = Account("team", "a-project")
+DAY = 86_400.0
+MAKES_KEYS = """
+import asyncio, sys
+from bilt_mcp.state import Account, SqliteAccess, StoreLocation, digest_of, new_key
+
+async def main(place):
+    async with SqliteAccess(StoreLocation.of(place)) as access:
+        for number in range(10_000):
+            secret, shown = new_key()
+            digest = digest_of(secret)
+            await access.create_key(f"key{number}", Account("team"), digest, shown, read_only=False)
+            print(secret, flush=True)
+
+asyncio.run(main(sys.argv[1]))
+"""
+REVOKES = """
+import asyncio, sys
+from bilt_mcp.state import SqliteAccess, StoreLocation
+
+async def main(place, name):
+    async with SqliteAccess(StoreLocation.of(place)) as access:
+        await access.revoke_key(name)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def location(tmp_path: Path) -> StoreLocation:
+    return StoreLocation.of(tmp_path / "store")
+
+
+@pytest.fixture
+async def access(location: StoreLocation, clock: ManualClock) -> AsyncIterator[SqliteAccess]:
+    async with SqliteAccess(location, clock) as opened:
+        yield opened
+
+
+def digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+async def made(access: SqliteAccess, name: str = "ci", account: Account = TEAM) -> ApiKey:
+    return await access.create_key(name, account, digest(name), f"bilt_{name}", read_only=False)
+
+
+async def is_in(access: SqliteAccess, name: str = "ci") -> bool:
+    return await access.admit(digest(name), 0) is not None
+
+
+# -- what a key looks like -----------------------------------------------------------------------
+
+
+def test_a_new_key_is_a_prefix_and_32_random_bytes() -> None:
+    secret, shown = new_key()
+    assert re.fullmatch(r"bilt_live_[A-Za-z0-9_-]{43}", secret)
+    assert secret.startswith(shown)
+    assert len(shown) == len("bilt_live_") + 6, "not so much that the rest could be guessed"
+    assert new_key()[0] != secret
+    assert digest_of(secret) == hashlib.sha256(secret.encode()).digest()
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "",
+        "x" * 53,
+        *(f"bilt_live_{rest}" for rest in ("", "a" * 42, "a" * 44, "ä" * 43, "a" * 43 + "\n")),
+    ],
+)
+def test_what_cannot_be_a_key_is_not_looked_for(nonsense: str) -> None:
+    assert not looks_like_key(nonsense)
+
+
+def test_what_could_be_a_key_is() -> None:
+    assert looks_like_key(new_key()[0])
+
+
+# -- keys ----------------------------------------------------------------------------------------
+
+
+async def test_a_key_says_whose_it_is_and_what_it_may(
+    access: SqliteAccess, clock: ManualClock
+) -> None:
+    key = await access.create_key("ci", TEAM, digest("ci"), "bilt_ci", read_only=True)
+    admitted = await access.admit(digest("ci"), 100)
+    assert admitted is not None
+    assert admitted.key == key
+    assert (key.name, key.account, key.read_only, key.shown) == ("ci", "team", True, "bilt_ci")
+    assert key.account.project_id == admitted.key.account.project_id == "a-project"
+    assert (key.created_at, key.revoked_at, key.last_used_at) == (clock.now(), None, None)
+    assert (admitted.window.limit, admitted.window.remaining) == (100, 99)
+
+
+async def test_who_has_no_key_is_not_let_in(access: SqliteAccess) -> None:
+    await made(access)
+    assert not await is_in(access, "another")
+
+
+async def test_a_key_that_is_asked_too_often_is_told_so_and_is_still_good(
+    access: SqliteAccess,
+) -> None:
+    await made(access)
+    await made(access, "other")
+    answers = [await access.admit(digest("ci"), 2) for _ in range(3)]
+    assert [a.window.exceeded for a in answers if a is not None] == [False, False, True]
+    other = await access.admit(digest("other"), 2)
+    assert other is not None
+    assert not other.window.exceeded
+
+
+async def test_a_name_is_one_key_s_as_long_as_that_is_in_use(access: SqliteAccess) -> None:
+    first = await made(access)
+    with pytest.raises(KeyAlreadyExists) as refused:
+        await access.create_key("ci", TEAM, digest("b"), "b", read_only=False)
+    assert "keys revoke ci" in refused.value.message
+    await access.revoke_key("ci")
+    again = await access.create_key("ci", TEAM, digest("b"), "b", read_only=False)
+    assert [key.id for key in await access.keys()] == [first.id, again.id]
+    await access.revoke_key("ci")
+    assert not await is_in(access, "b")
+
+
+@pytest.mark.parametrize("by", ["name", "id"])
+async def test_a_revoked_key_is_unknown(access: SqliteAccess, clock: ManualClock, by: str) -> None:
+    key = await made(access)
+    await made(access, "other")
+    clock.go_on(5000)
+    revoked = await access.revoke_key(getattr(key, by))
+    assert (revoked.id, revoked.revoked_at) == (key.id, clock.now())
+    assert not await is_in(access)
+    assert not await access.good(key.id)
+    assert await is_in(access, "other")
+    assert [one.revoked_at for one in await access.keys()] == [clock.now(), None]
+
+
+@pytest.mark.parametrize("which", ["nobody", "ci"])
+async def test_what_is_not_in_use_cannot_be_revoked(access: SqliteAccess, which: str) -> None:
+    await made(access)
+    await access.revoke_key("ci")
+    with pytest.raises(KeyNotFound):
+        await access.revoke_key(which)
+
+
+async def test_another_process_that_revokes_a_key_is_obeyed_at_once(
+    location: StoreLocation,
+) -> None:
+    async with SqliteAccess(location) as access:
+        key = await made(access)
+        login = await access.open_login(key.id, digest("login"), DAY, DAY)
+        assert await is_in(access)
+        argv = [sys.executable, "-c", REVOKES, str(location.folder), "ci"]
+        await anyio.run_process(argv)
+        assert not await is_in(access)
+        assert await access.admit_login(digest("login"), 0) is None
+        assert not await access.good(key.id)
+        assert not await access.good(key.id, login.id)
+
+
+async def test_it_is_known_when_a_key_was_last_used(
+    access: SqliteAccess, location: StoreLocation, clock: ManualClock
+) -> None:
+    await made(access)
+    await made(access, "unused")
+    clock.go_on(1000)
+    assert await is_in(access)
+    async with SqliteAccess(location, clock) as other:
+        assert [key.last_used_at for key in await other.keys()] == [clock.now(), None]
+    clock.go_on(86_400_000)
+    await access.hit("x", 1)  # which cleans up
+    assert [key.last_used_at for key in await access.keys()] == [clock.now() - 86_400_000, None]
+
+
+def keys_told_before_a_kill(location: StoreLocation) -> list[str]:
+    argv = [sys.executable, "-c", MAKES_KEYS, str(location.folder)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as maker:
+        assert maker.stdout is not None
+        told = [maker.stdout.readline().strip() for _ in range(20)]
+        maker.send_signal(signal.SIGKILL)
+        return [*told, *(line.strip() for line in maker.stdout)]
+
+
+async def test_a_key_that_was_told_is_there_after_a_kill(location: StoreLocation) -> None:
+    told = keys_told_before_a_kill(location)
+    async with SqliteAccess(location) as access:
+        for secret in told:
+            assert await access.admit(digest_of(secret), 0) is not None
+        assert len(await access.keys()) in (len(told), len(told) + 1)
+
+
+async def test_keys_are_synced_to_the_disk(access: SqliteAccess) -> None:
+    def synchronous(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("PRAGMA synchronous").fetchone()[0])
+
+    assert await access._on(access._writer, synchronous) == 2  # pyright: ignore[reportPrivateUsage]
+
+
+# -- logins --------------------------------------------------------------------------------------
+
+
+async def test_a_login_is_counted_for_itself_and_not_for_its_key(access: SqliteAccess) -> None:
+    key = await made(access)
+    login = await access.open_login(key.id, digest("login"), DAY, DAY)
+    for remaining in (1, 0, -1):
+        admitted = await access.admit_login(digest("login"), 2)
+        assert admitted is not None
+        assert (admitted.login, admitted.key) == (login, key)
+        assert admitted.window.remaining == remaining
+    of_key = await access.admit(digest("ci"), 2)
+    assert of_key is not None
+    assert of_key.window.remaining == 1
+    assert await access.admit_login(digest("ci"), 2) is None, "a key is no login"
+    assert await access.admit(digest("login"), 2) is None, "a login is no key"
+
+
+async def test_a_login_ends_when_it_is_ended(access: SqliteAccess) -> None:
+    key = await made(access)
+    login = await access.open_login(key.id, digest("login"), DAY, DAY)
+    other = await access.open_login(key.id, digest("other"), DAY, DAY)
+    await access.end_login(digest("login"))
+    await access.end_login(digest("never was"))
+    assert await access.admit_login(digest("login"), 0) is None
+    assert not await access.good(key.id, login.id)
+    assert await access.good(key.id, other.id)
+    assert await access.good(key.id)
+
+
+async def test_a_login_ends_with_its_time(access: SqliteAccess, clock: ManualClock) -> None:
+    key = await made(access)
+    login = await access.open_login(key.id, digest("login"), 100, 100)
+    assert login.expires_at == clock.now() + 100_000
+    clock.go_on(99_999)
+    assert await access.admit_login(digest("login"), 0) is not None
+    clock.go_on(1)
+    assert await access.admit_login(digest("login"), 0) is None
+    assert not await access.good(key.id, login.id)
+
+
+async def test_a_login_that_nobody_uses_ends_sooner(
+    access: SqliteAccess, clock: ManualClock
+) -> None:
+    key = await made(access)
+    login = await access.open_login(key.id, digest("login"), 1000, 10)
+    for _ in range(3):
+        clock.go_on(9_999)
+        assert await access.good(key.id, login.id)
+        assert await access.admit_login(digest("login"), 100) is not None
+    clock.go_on(9_999)
+    assert await access.good(key.id, login.id), "asking is not using"
+    clock.go_on(1)
+    assert not await access.good(key.id, login.id)
+    assert await access.admit_login(digest("login"), 100) is None
+    assert await access.admit_login(digest("login"), 100) is None, "nor has asking revived it"
+
+
+async def test_a_login_that_was_never_used_ends_sooner_too(
+    access: SqliteAccess, clock: ManualClock
+) -> None:
+    key = await made(access)
+    await access.open_login(key.id, digest("login"), 1000, 10)
+    clock.go_on(10_000)
+    assert await access.admit_login(digest("login"), 100) is None
+
+
+@pytest.mark.parametrize("idle", [1000.0, 10.0])
+async def test_setting_the_time_back_keeps_no_login_alive(
+    access: SqliteAccess, clock: ManualClock, idle: float
+) -> None:
+    key = await made(access)
+    await access.open_login(key.id, digest("login"), 100, idle)
+    assert await access.admit_login(digest("login"), 100) is not None
+    clock.wall -= 86_400_000
+    assert await access.admit_login(digest("login"), 100) is not None
+    clock.go_on(100_000)
+    assert await access.admit_login(digest("login"), 100) is None
+
+
+async def test_a_machine_that_slept_has_not_kept_a_login_alive(
+    access: SqliteAccess, clock: ManualClock
+) -> None:
+    key = await made(access)
+    await access.open_login(key.id, digest("login"), 100, 100)
+    clock.wall += 100_000  # the monotonic clock rests meanwhile
+    assert await access.admit_login(digest("login"), 100) is None
+
+
+async def test_a_login_outlives_a_restart_of_the_machine(
+    location: StoreLocation, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SqliteAccess(location, clock) as access:
+        key = await made(access)
+        await access.open_login(key.id, digest("login"), 100, 100)
+        assert await access.admit_login(digest("login"), 1) is not None
+    monkeypatch.setattr(module, "boot_id", lambda: "another")
+    monkeypatch.setattr("bilt_mcp.state.sqlite_limits.boot_id", lambda: "another")
+    clock.mono = 9_000_000_000
+    async with SqliteAccess(location, clock) as access:
+        admitted = await access.admit_login(digest("login"), 1)
+        assert admitted is not None
+        assert not admitted.window.exceeded
+
+
+async def test_a_key_that_was_revoked_opens_no_login(access: SqliteAccess) -> None:
+    key = await made(access)
+    await access.revoke_key("ci")
+    with pytest.raises(KeyNotFound):
+        await access.open_login(key.id, digest("login"), DAY, DAY)
+
+
+async def test_a_login_of_another_key_is_not_good_with_this_one(access: SqliteAccess) -> None:
+    one, other = await made(access), await made(access, "other")
+    login = await access.open_login(one.id, digest("login"), DAY, DAY)
+    assert not await access.good(other.id, login.id)
+
+
+async def test_logins_whose_time_is_up_are_deleted(
+    access: SqliteAccess, location: StoreLocation, clock: ManualClock
+) -> None:
+    key = await made(access)
+    for number in range(5):
+        await access.open_login(key.id, digest(str(number)), 10, 10)
+        await access.admit_login(digest(str(number)), 5)
+    clock.go_on(60_000)
+    await access.open_login(key.id, digest("new"), 10, 10)
+    await access.admit_login(digest("new"), 5)
+    with contextlib.closing(sqlite3.connect(location.access)) as other:
+        assert other.execute("SELECT count(*) FROM login").fetchone() == (1,)
+    with contextlib.closing(sqlite3.connect(location.limits)) as other:
+        assert other.execute("SELECT count(*) FROM bucket").fetchone() == (1,)
+
+
+# -- the files -----------------------------------------------------------------------------------
+
+
+async def test_nobody_else_can_read_the_files_and_no_secret_is_in_them(
+    location: StoreLocation,
+) -> None:
+    old = os.umask(0)
+    try:
+        async with SqliteAccess(location) as access:
+            secret, shown = new_key()
+            key = await access.create_key("ci", TEAM, digest_of(secret), shown, read_only=False)
+            await access.open_login(key.id, digest("login"), DAY, DAY)
+            await access.admit(digest_of(secret), 5)
+            files = [file for file in location.folder.iterdir() if file.is_file()]
+            names = {file.name for file in files}
+            assert {"access.db", "access.db-wal", "limits.db", "limits.db-wal"} <= names
+            for file in files:
+                assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+                assert secret[20:].encode() not in file.read_bytes(), file
+            assert stat.S_IMODE(location.folder.stat().st_mode) == 0o700
+    finally:
+        os.umask(old)
+
+
+async def test_who_is_let_in_does_not_wait_for_a_key_that_is_being_made(
+    location: StoreLocation,
+) -> None:
+    async with SqliteAccess(location) as access:
+        await made(access)
+        with location.access_turn.open("r+b") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(made, access, "new")
+                with anyio.fail_after(5):
+                    assert await is_in(access)
+                fcntl.flock(turn, fcntl.LOCK_UN)
+        assert await is_in(access, "new")
+
+
+async def test_a_process_that_is_stopped_while_it_makes_a_key_holds_up_nobody_who_has_one(
+    location: StoreLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("bilt_mcp.state.group_commit.BUSY_SECONDS", 0.2)
+    async with SqliteAccess(location) as access:
+        await made(access)
+        with contextlib.closing(sqlite3.connect(location.access)) as stopped:
+            stopped.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreUnavailable, match="locked"):
+                await made(access, "new")
+            assert await is_in(access)
+        await made(access, "new")
+
+
+async def test_keys_that_a_newer_program_has_made_are_left_alone(location: StoreLocation) -> None:
+    async with SqliteAccess(location):
+        pass
+    with contextlib.closing(sqlite3.connect(location.access)) as newer:
+        newer.execute("PRAGMA user_version = 999")
+    with pytest.raises(StoreUnavailable, match="newer bilt-mcp"):
+        async with SqliteAccess(location):
+            pass
+
+
+async def test_damaged_keys_are_not_made_anew(location: StoreLocation) -> None:
+    location.prepare()
+    location.access.write_bytes(b"nothing of SQLite's " * 500)
+    with pytest.raises(StoreUnavailable, match="damaged") as refused:
+        async with SqliteAccess(location):
+            pass
+    assert "keys create" in refused.value.message
+    assert location.access.read_bytes().startswith(b"nothing of SQLite's")
+
+
+async def test_a_closed_one_says_so(location: StoreLocation) -> None:
+    access = SqliteAccess(location)
+    async with access:
+        pass
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await access.admit(b"", 0)
