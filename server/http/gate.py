@@ -254,14 +254,18 @@ class _Passage:
         """What the application sends, with our headers."""
         if message["type"] == "http.response.start":
             headers = [*message.get("headers", ()), *self._extra]
-            names = {name for name, _ in message.get("headers", ())}
-            if _NO_STORE[0] not in names:
+            names = {name for name, _ in headers}
+            if b"cache-control" not in names:
                 headers.append(_NO_STORE)
             self._status = message["status"]
-            self._is_stream = b"content-length" not in names and self._status == 200
+            self._is_stream = self._status == 200 and b"content-length" not in names
             if self._is_stream:
                 self._site.traffic.streams += 1
-            message = {**message, "headers": headers}
+            message = {
+                "type": "http.response.start",
+                "status": self._status,
+                "headers": headers,
+            }
         elif not message.get("more_body", False):
             self._is_complete = True
         await self._send(message)

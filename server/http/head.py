@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from starlette.types import Scope
 
@@ -69,12 +70,15 @@ class Head:
 def address_of(scope: Scope) -> str:
     """Where a request came from, for what is counted by address: of IPv6 the network, which one caller has whole."""
     client = scope.get("client")
-    if not client:
-        return "unknown"
+    return _counted(client[0]) if client else "unknown"
+
+
+@lru_cache(4096)
+def _counted(host: str) -> str:
     try:
-        address = ipaddress.ip_address(client[0].partition("%")[0])
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return str(client[0])[:64]
+        return host[:64]
     if address.version == 4:
         return str(address)
     if address.ipv4_mapped is not None:

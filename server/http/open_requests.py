@@ -102,8 +102,11 @@ class OpenRequests:
                 request.end("stopping")
 
     async def _watch(self) -> None:
-        while any(request.still_good for request in self._open):
+        # Sleeps first: most requests are over before this begins, and each would start it again.
+        while True:
             await anyio.sleep(LOOK_SECONDS)
+            if not self._open:
+                break
             await self._look(time.monotonic() - LOOK_SECONDS / 2)
         self._is_watching = False
 
