@@ -33,8 +33,10 @@ from mcp_types import (
     UnsubscribeRequestParams,
 )
 
-from bilt_mcp.state import BiltError, StoreUnavailable
+from bilt_mcp.state import BiltError, StoreUnavailable, limited_to
 from bilt_mcp.tools import Desk
+
+from .shared_looks import SharedLooks
 
 if TYPE_CHECKING:
     from bilt_mcp.tools import watching
@@ -61,6 +63,8 @@ class Audience:
 
     def __init__(self) -> None:
         self._listeners: Counter[str] = Counter()
+        self.looks = SharedLooks()
+        """What they have seen."""
 
     def count(self, session_id: str) -> int:
         """How many streams and connections are told of changes of a session, its workflows or its logs."""
@@ -91,9 +95,14 @@ class Audience:
 class Watcher:
     """Looks at resources whenever the store has changed, and says which of them have."""
 
-    def __init__(self, desk: Desk, publish: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self, desk: Desk, looks: SharedLooks, publish: Callable[[str], Awaitable[None]]
+    ) -> None:
         self._desk = desk
+        self._looks = looks
         self._publish = publish
+        own = None if desk.project is None else desk.project.id
+        self._sees = (desk.store, str(desk.account), limited_to(desk.account), own)
         self._watched: dict[str, watching.Watch] = {}
         self._seen: dict[str, object] = {}
         self._added = anyio.Event()
@@ -132,7 +141,7 @@ class Watcher:
                     self._added = anyio.Event()
                     await self._added.wait()
                 changes = self._desk.store.changes()
-                active, ticking = await self._look()
+                active, ticking = await self._look(changes)
                 if active:
                     await self._desk.engine.wake(news=False)
                 wait = ASK_SECONDS if active or ticking else LONG_SECONDS
@@ -141,12 +150,12 @@ class Watcher:
                 log.warning("live updates: %s", error)
                 await anyio.sleep(TROUBLE_SECONDS)
 
-    async def _look(self) -> tuple[bool, bool]:
+    async def _look(self, changes: int) -> tuple[bool, bool]:
         """Look at each; whether one of them needs a worker, and whether one may change by the clock alone."""
         active = ticking = False
         for uri, watch in list(self._watched.items()):
             try:
-                look = await watch.look()
+                look = await self._looks.look((*self._sees, uri), changes, watch.look)
             except StoreUnavailable:
                 raise
             except BiltError:
@@ -210,7 +219,7 @@ class Live:
         handler = ListenHandler(bus)
         if not wanted and not asked.resources_list_changed:
             return await self._serve(handler, ctx, params)  # our other lists never change
-        watcher = Watcher(await self._open(), publish)
+        watcher = Watcher(await self._open(), self._audience.looks, publish)
         if asked.resources_list_changed:
             await watcher.add(LISTING)
         for uri in wanted:
@@ -258,7 +267,7 @@ class Live:
         connection = _connection_of(ctx)
         known = connection.state.get(_WATCHER)
         if known is None:
-            known = Watcher(desk, ctx.session.send_resource_updated)
+            known = Watcher(desk, self._audience.looks, ctx.session.send_resource_updated)
             connection.state[_WATCHER] = known
             # One server may have many connections, of which each ends in its time.
             over = anyio.CancelScope()
