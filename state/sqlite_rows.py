@@ -196,7 +196,7 @@ def plan_text(plan: Plan) -> str:
     kept["request"] = plan.request
     for part in (kept, *kept["steps"]):
         for name in _OF_INVOCATIONS & part.keys():
-            if not part[name]:
+            if part[name] in (None, False, ()):
                 del part[name]
     text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
     try:
