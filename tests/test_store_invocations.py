@@ -351,7 +351,9 @@ async def test_whoever_looks_sees_that_a_gate_was_not_answered_in_time(
 # -- lists -----------------------------------------------------------------------------------------
 
 
-async def test_pages_are_newest_first_and_numbered_from_the_oldest(shop: Shop) -> None:
+async def test_pages_are_newest_first_and_numbered_from_the_oldest(
+    shop: Shop, open_store: OpenStore
+) -> None:
     made = [await shop.done(failure=LATE if n % 3 == 0 else None) for n in range(9)]
     session_id = made[0].session_id
     seen: list[tuple[str, int]] = []
@@ -363,7 +365,8 @@ async def test_pages_are_newest_first_and_numbered_from_the_oldest(shop: Shop) -
         if not page.has_more:
             break
     assert seen == [(one.workflow_id, n) for n, one in reversed(list(enumerate(made, 1)))]
-    late = await shop.store.invocations(ME, session_id, statuses=[S.TIMED_OUT], limit=2)
+    async with open_store() as fresh:
+        late = await fresh.invocations(ME, session_id, statuses=[S.TIMED_OUT], limit=2)
     assert late.has_more
     assert [found.sequence for found in late.invocations] == [7, 4]
     rest = await shop.store.invocations(
