@@ -90,7 +90,9 @@ class RunFolder:
     def keep_output(self, position: int, attempt: int) -> None:
         """Make what an attempt has printed, safe to show, the `output` of its step."""
         log = read_log(self.path, step_file_name(position, attempt))
-        _write_private(self.output(position), self._safe(log, Redactor(self.secrets() or ())))
+        safe = self._safe(log, Redactor(self.secrets() or ()))
+        # Durably: at a gate it may wait there for days.
+        _write_private(self.output(position), safe, durable=True)
 
     def output(self, position: int) -> Path:
         """What a step printed, for others; no file where it was not kept."""

@@ -23,6 +23,7 @@ from bilt_mcp.state import (
 )
 
 from .support.builds import ME, Build, Gate, another_session, build_in
+from .support.readers import client_of, text, told
 from .support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -166,6 +167,19 @@ async def test_a_step_that_is_called_three_times_has_three_logs(build: Build) ->
     ]
     for n in (1, 2, 3):
         assert await log_of(build, found.workflow.id, n) == f"[{n}] build\n"
+
+
+async def test_each_of_these_logs_has_an_address_whatever_else_is_called(build: Build) -> None:
+    build.declare(step("build", 'echo "$BILT_ARGS"') + step("3", 'echo "$BILT_ARGS"'))
+    calls = [CalledStep("build", ["a"]), CalledStep("3", ["b"]), CalledStep("build", ["c"])]
+    found = await build.called(*calls)
+    async with client_of(build) as client:
+        shown = await told(client, f"bilt://workflows/{found.workflow.id}")
+        logs = [one["log"] for one in shown["steps"]]
+        assert [await text(client, log) for log in logs] == ['["a"]\n', '["b"]\n', '["c"]\n']
+        listed = (await client.list_resources()).resources
+        assert set(logs) <= {resource.uri for resource in listed}
+        assert len({resource.name for resource in listed}) == len(listed)
 
 
 # -- limits and dry runs ---------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -505,6 +506,18 @@ async def test_a_plan_of_a_message_is_kept_as_older_code_reads_it(quick_path: Pa
         (kept,) = database.execute("SELECT plan FROM workflow").fetchone()
     for name in ("request", "refused", "dry_run", "bind", "ref"):
         assert f'"{name}"' not in kept
+
+
+async def test_a_plan_that_older_code_kept_is_read(quick_path: Path) -> None:
+    location = StoreLocation.of(quick_path / "store")
+    step = {"name": "build", "spec": {}, "deploy": False, "confirm": None, "on_decline": "cancel"}
+    old = {"steps": [{**step, "confirm_timeout": None}], "timeout": 5.0, "max_parallel": None}
+    async with SqliteStore(location, ManualClock()) as store:
+        on = await Scene(store).subject(Kind.PENDING)
+        with closing(sqlite3.connect(location.database)) as database, database:
+            database.execute("UPDATE workflow SET plan = ?", (json.dumps({**old, "limits": {}}),))
+        found = await store.invocation(ME, on.workflow_id)
+    assert found.plan == Plan((PlannedStep("build", {}),), timeout=5.0)
 
 
 async def test_an_invocation_whose_receipt_is_missing_is_only_cancelling(shop: Shop) -> None:
