@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import TypeAdapter
@@ -27,16 +27,22 @@ def theirs(document: Json | None = None) -> Any:
 
 def first_difference(one: Any, other: Any, place: str = "") -> str | None:
     """Where two shapes differ first, for a reader."""
-    if type(one) is not type(other) or not isinstance(one, dict):
+    left, right = _parts(one), _parts(other)
+    if left is None or right is None:
         return None if one == other else f"{place}: {one!r} and {other!r}"
-    for key in sorted({*one, *other}):
-        here = f"{place}.{key}"
-        if key not in one or key not in other:
-            return f"{here}: only in {'one' if key in one else 'the other'}"
-        pairs = zip(one[key], other[key], strict=False) if isinstance(one[key], tuple) else ()
-        for left, right in pairs or ((one[key], other[key]),):
-            if found := first_difference(left, right, here):
-                return found
+    for key in sorted({*left, *right}):
+        if key not in left or key not in right:
+            return f"{place}.{key}: only in {'one' if key in left else 'the other'}"
+        if found := first_difference(left[key], right[key], f"{place}.{key}"):
+            return found
+    return None
+
+
+def _parts(value: Any) -> Json | None:
+    if isinstance(value, dict):
+        return cast("Json", value)
+    if isinstance(value, list | tuple):
+        return {f"{at:03}": part for at, part in enumerate(cast("list[Any]", value))}
     return None
 
 

@@ -207,7 +207,8 @@ def test_a_cancel_is_answered_when_nothing_of_it_is_alive(rest: Rest) -> None:
 def test_many_cancels_at_once_are_one(rest: Rest, served: Served) -> None:
     running = rest.until(rest.create("hang"), lambda _: len(alive(MARKER)) > 1)
     with served.others(5) as callers, ThreadPoolExecutor(5) as pool:
-        answers = list(pool.map(lambda caller: caller.cancel(running), callers))
+        asked = [pool.submit(caller.cancel, running) for caller in callers]
+        answers = [each.result() for each in asked]
     assert alive(MARKER) == []
     assert {answer["status"] for answer in answers} == {"cancelled"}
     assert len({answer["cancelRequestedAt"] for answer in answers}) == 1
@@ -322,7 +323,8 @@ def test_the_same_request_with_a_key_is_answered_with_the_first_invocation(rest:
 def test_requests_with_one_key_at_once_start_one(served: Served) -> None:
     key = f"key {uuid4()}"
     with served.others(4) as callers, ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda caller: caller.create("print", idempotencyKey=key), callers))
+        asked = [pool.submit(caller.create, "print", idempotencyKey=key) for caller in callers]
+        made = [each.result() for each in asked]
     assert len({each["id"] for each in made}) == 1
 
 
@@ -397,6 +399,7 @@ def _paths(rest: Rest, own: Json, unknown: str) -> dict[str, tuple[str, str, str
     """For each route: how to ask for what is the caller's, and for what has `unknown` for an id."""
     body = rest.body("print")
     runtimes = f"/v1/spaces/{rest.space}/runtimes"
+    one = f"/v1/invocations/{own['id']}"
     return {
         "runtimes": ("GET", runtimes, f"/v1/spaces/{unknown}/runtimes", None),
         "create, space": (
@@ -411,15 +414,9 @@ def _paths(rest: Rest, own: Json, unknown: str) -> dict[str, tuple[str, str, str
             rest.creating.replace(rest.runtime, unknown),
             {**body, "runtimeId": unknown},
         ),
-        **{
-            name: (method, f"{one}{own['id']}{rest_}", f"{one}{unknown}{rest_}", sent)
-            for one in ("/v1/invocations/",)
-            for name, method, rest_, sent in (
-                ("get", "GET", "", None),
-                ("wait", "POST", "/wait", {}),
-                ("cancel", "POST", "/cancel", {}),
-            )
-        },
+        "get": ("GET", one, one.replace(own["id"], unknown), None),
+        "wait": ("POST", f"{one}/wait", f"{one.replace(own['id'], unknown)}/wait", {}),
+        "cancel": ("POST", f"{one}/cancel", f"{one.replace(own['id'], unknown)}/cancel", {}),
         "list": (
             "GET",
             f"/v1/runs/{own['runId']}/invocations",

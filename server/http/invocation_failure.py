@@ -73,7 +73,7 @@ def step_failed(failure: Failure, found: Invocation) -> StepFailed:
     if run is not None:
         log = uris.LogUri(found.workflow.id, name, attempt=run.attempt)
         fixes.append({"title": "Read what it printed: a resource over MCP", "example": str(log)})
-    fixes += [{"title": title} for title in kind.fixes]
+    fixes.extend(Fix(title=title) for title in kind.fixes)
     diagnostic: Diagnostic = {
         "id": kind.id,
         "call": name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from typing import Any
 import anyio
 import httpx2
 
+from bilt_mcp.server.http.listening import Listening
+from bilt_mcp.server.http.settings import HttpSettings
+
 from .hostile import command
-from .http import bearer, key_in, serve_process
+from .http import bearer, key_in, new_key, serve_process, serving
 from .places import Place, open_place
 from .seed import Json, fits
 
@@ -165,3 +168,48 @@ def step(name: str, run: str | tuple[str, ...], **more: Any) -> str:
 def tree(marker: str) -> tuple[str, ...]:
     """A command that starts processes that do not want to die, each with the marker, and goes on for ever."""
     return command("a child that ignores TERM", marker)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """Somebody at a server in this process."""
+
+    http: httpx2.AsyncClient
+    server: Listening
+    space: str
+    runtime: str
+
+    async def create(self, *calls: str) -> Json:
+        body = {"runtimeId": self.runtime, "steps": [{"call": call} for call in calls]}
+        path = f"/v1/spaces/{self.space}/runtimes/{self.runtime}/invocations"
+        answer = await self.http.post(path, json=body)
+        assert answer.status_code == 202, answer.text
+        return fits(answer.json())
+
+    async def get(self, invocation: Json) -> Json:
+        answer = await self.http.get(f"/v1/invocations/{invocation['id']}")
+        assert answer.status_code == 200, answer.text
+        return fits(answer.json())
+
+    async def cancel(self, invocation: Json, key: str = "") -> httpx2.Response:
+        path = f"/v1/invocations/{invocation['id']}/cancel"
+        return await self.http.post(path, json={}, headers=bearer(key) if key else {})
+
+    async def until(self, invocation: Json, reached: Callable[[Json], bool]) -> Json:
+        with anyio.fail_after(PATIENCE):
+            while not reached(found := await self.get(invocation)):  # noqa: ASYNC110 - it is elsewhere
+                await anyio.sleep(0.01)
+        return found
+
+
+@contextlib.asynccontextmanager
+async def inside(place: Place) -> AsyncGenerator[Inside]:
+    """A server in this process, for tests that have a hand in it."""
+    async with serving(place.config(), HttpSettings(key_rate=0)) as server:
+        headers = bearer(await new_key(server.site.access))
+        async with httpx2.AsyncClient(
+            base_url=server.url, headers=headers, timeout=PATIENCE
+        ) as http:
+            space = (await http.get("/v1/spaces")).json()["data"][0]["id"]
+            runtimes = (await http.get(f"/v1/spaces/{space}/runtimes")).json()["data"]
+            yield Inside(http, server, space, runtimes[0]["id"])

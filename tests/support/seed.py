@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -32,10 +32,11 @@ def seed_document() -> Json:
 def closed(schema: Any) -> Any:
     """The same schema, except that objects have no members but those that it names."""
     if isinstance(schema, list):
-        return [closed(each) for each in schema]
+        parts: list[Any] = schema
+        return [closed(each) for each in parts]
     if not isinstance(schema, dict):
         return schema
-    told = {key: closed(value) for key, value in schema.items()}
+    told: Json = {key: closed(value) for key, value in cast("Json", schema).items()}
     if isinstance(told.get("properties"), dict) and told.get("type") == "object":
         told["additionalProperties"] = False
     return told

@@ -1,0 +1,210 @@
+"""Every status of an invocation, and how it is told, one step of a worker at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from bilt_mcp.state import Caller, Claim, Failure, FailureCode, InvocationStatus, Note
+from bilt_mcp.tools import cancelling
+
+from .support.agents import STAMP, Hand
+from .support.agents import hand as hand  # a fixture, like the next two
+from .support.agents import still as still
+from .support.places import Place
+from .support.places import place as place
+from .support.rest import Inside, inside, step
+from .support.seed import Json, fits
+
+pytestmark = pytest.mark.anyio
+
+WORKFLOW = step("build", "true") + step("ship", "true", deploy=True, confirm="Ship it?")
+
+
+@pytest.fixture
+async def rest(place: Place) -> AsyncGenerator[Inside]:
+    place.workflow(WORKFLOW)
+    async with inside(place) as found:
+        yield found
+
+
+def progress(event: str, message: str, at: int = 1, call: str | None = "build") -> Json:
+    told: Json = {"lastEventType": event, "message": message, "step": at, "totalSteps": 2}
+    return told if call is None else {**told, "currentCall": call}
+
+
+async def test_all_eight_statuses_are_reached_and_each_is_as_the_page_has_it(
+    rest: Inside, hand: Hand
+) -> None:
+    seen: list[str] = []
+
+    async def look(invocation: Json) -> Json:
+        found = await rest.get(invocation)
+        seen.append(found["status"])
+        over = found["status"] in ("succeeded", "failed", "cancelled", "timed_out")
+        assert (found["result"] is not None) is over
+        assert (found["progress"] is None) is over
+        assert (found["finishedAt"] is not None) is over
+        assert (found["error"] is not None) is (found["status"] in ("failed", "timed_out"))
+        return found
+
+    one = await rest.create("build", "ship")
+    found = await look(one)
+    assert found["progress"] == progress(
+        "queued", "Accepted and durable; it starts when a worker is free."
+    )
+    assert (found["startedAt"], found["lastHeartbeatAt"]) == (None, None)
+    claim = await hand.claim()
+    found = await look(one)
+    assert found["progress"] == progress("claimed", "A worker has it and is about to begin.")
+    assert STAMP.fullmatch(found["startedAt"])
+    await hand.begin(claim)
+    found = await look(one)
+    assert found["progress"] == progress("step_started", "Step 1 of 2: build")
+    async with anyio.create_task_group() as group:
+        group.start_soon(rest.cancel, one)
+        await rest.until(one, lambda now: now["status"] == "cancelling")
+        found = await look(one)
+        assert found["progress"] == progress(
+            "cancel_requested", "Being cancelled; its processes are being killed."
+        )
+        assert STAMP.fullmatch(found["cancelRequestedAt"])
+        await hand.stopped(claim)
+    await look(one)
+
+    two = await rest.create("build", "ship")
+    await hand.complete(await through(hand, 2))
+    await look(two)
+
+    three = await rest.create("build")
+    claim = await hand.claim()
+    await hand.begin(claim)
+    await hand.fail(claim)
+    await look(three)
+
+    four = await rest.create("build")
+    claim = await hand.claim()
+    await hand.begin(claim)
+    late = Failure(FailureCode.TIMED_OUT, "Step build took too long.", "build")
+    assert await hand.store.fail(claim, late, [])
+    found = await look(four)
+    assert found["error"] == {
+        "code": "timed_out",
+        "message": "Step build took too long.",
+        "details": {"step": "build"},
+    }
+    assert seen == [
+        *("queued", "dispatching", "running", "cancelling", "cancelled"),
+        *("succeeded", "failed", "timed_out"),
+    ]
+    assert set(seen) == {status.value for status in InvocationStatus}
+
+
+async def through(hand: Hand, steps: int) -> Claim:
+    """A claim whose first steps have ended well."""
+    claim = await hand.claim()
+    for position in range(1, steps + 1):
+        await hand.do_step(claim)
+        assert await hand.store.advance(claim, position + 1)
+        claim = replace(claim, position=position + 1)
+    return claim
+
+
+async def test_what_runs_tells_its_attempt_and_its_percentage_but_no_words_of_the_build(
+    rest: Inside, hand: Hand
+) -> None:
+    one = await rest.create("build", "ship")
+    claim = await hand.claim()
+    await hand.do_step(claim)
+    notes = [Note("words of the build")]
+    await hand.store.note(claim, notes, percent=40, progress="words of the build")
+    found = await rest.get(one)
+    assert found["progress"] == progress("step_progress", "Step 1 of 2: build, 40 %")
+    assert "words" not in str(found)
+    claim = replace(claim, position=2)
+    assert await hand.store.advance(claim, 2)
+    found = await rest.get(one)
+    assert found["progress"] == progress("step_ended", "Step 2 of 2 comes next.", 2, "ship")
+
+
+async def test_what_is_paused_says_for_whom_it_waits(rest: Inside, hand: Hand) -> None:
+    one = await rest.create("ship", "build")
+    await hand.pause(await hand.claim(), "Ship it?")
+    found = await rest.get(one)
+    assert found["status"] == "running"
+    told = "Waiting for a person to confirm step ship: Ship it?"
+    assert found["progress"] == progress("confirmation_required", told, 1, "ship")
+    await rest.cancel(one)
+    two = await rest.create("build", "build")
+    claim = await hand.claim()
+    await hand.store.request_pause("local", two["runId"], Caller("a person"))
+    assert await hand.store.pause(claim, None)
+    told = "Paused by request; nothing of it runs until it is resumed."
+    assert (await rest.get(two))["progress"] == progress("paused", told)
+
+
+@pytest.mark.parametrize("code", [FailureCode.WORKER_LOST, FailureCode.INTERRUPTED])
+async def test_a_step_whose_worker_is_gone_was_not_connected(
+    rest: Inside, hand: Hand, code: FailureCode
+) -> None:
+    one = await rest.create("build", "ship")
+    claim = await hand.claim()
+    await hand.begin(claim)
+    assert await hand.store.fail(claim, Failure(code, "It is gone.", "build"), [])
+    found = await rest.get(one)
+    assert (found["status"], found["error"]["code"]) == ("failed", code.value)
+    (lost,) = found["result"]["steps"]
+    assert lost["error"]["code"] == lost["error"]["diagnostic"]["code"] == "DRIVER_NOT_CONNECTED"
+    assert lost["error"]["diagnostic"]["id"] == code.value.replace("_", "-")
+
+
+async def test_a_cancel_that_cannot_be_verified_in_its_time_is_answered_as_cancelling(
+    rest: Inside, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancelling, "VERIFY_SECONDS", 0.05)
+    one = await rest.create("build")
+    claim = await hand.claim()
+    await hand.begin(claim)
+    answer = await rest.cancel(one)
+    assert answer.status_code == 200
+    first = fits(answer.json())
+    assert first["status"] == "cancelling"
+    assert STAMP.fullmatch(first["cancelRequestedAt"])
+    second = fits((await rest.cancel(one)).json())
+    assert second["cancelRequestedAt"] == first["cancelRequestedAt"]
+    await hand.stopped(claim)
+    assert (await rest.get(one))["status"] == "cancelled"
+
+
+async def test_a_step_that_was_left_out_is_told_neither_as_done_nor_as_failed(
+    place: Place, rest: Inside, hand: Hand
+) -> None:
+    place.workflow(WORKFLOW.replace("deploy =", 'on_decline = "skip"\ndeploy ='))
+    one = await rest.create("ship", "build")
+    await hand.pause(await hand.claim(), "Ship it?")
+    gate = (await hand.store.invocation("local", one["id"])).pending_action
+    assert gate is not None
+    await hand.store.decline("local", one["runId"], gate.action_id, Caller("a person"))
+    claim = await hand.claim()
+    await hand.do_step(claim)
+    assert await hand.store.advance(claim, 3)
+    await hand.complete(replace(claim, position=3))
+    found = await rest.get(one)
+    assert found["status"] == "succeeded"
+    assert [(done["call"], done["index"]) for done in found["result"]["steps"]] == [("build", 1)]
+
+
+async def test_who_lists_reads_each_as_it_is_alone(rest: Inside, hand: Hand) -> None:
+    one = await rest.create("build")
+    claim = await through(hand, 1)
+    await hand.complete(claim)
+    two = await rest.create("build")
+    assert two["runId"] == one["runId"]
+    page = (await rest.http.get(f"/v1/runs/{one['runId']}/invocations")).json()
+    assert page == {"data": [await rest.get(two), await rest.get(one)], "nextCursor": None}
+    words = {"status": ["queued", "running"]}
+    page = (await rest.http.get(f"/v1/runs/{one['runId']}/invocations", params=words)).json()
+    assert [each["id"] for each in page["data"]] == [two["id"]]
