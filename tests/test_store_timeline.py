@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import anyio
@@ -296,9 +297,8 @@ async def test_what_older_code_has_written_is_ordered_by_the_clock(
     await store.note(subject.claim, [Note("two")])
     before = told((await read(store, subject)).happenings)
     location: StoreLocation = store.location  # type: ignore[attr-defined]
-    with sqlite3.connect(location.database) as database:
+    with closing(sqlite3.connect(location.database, isolation_level=None)) as database:
         database.execute("UPDATE step_run SET began_after = NULL, ended_after = NULL")
-    database.close()
     assert told((await read(store, subject)).happenings) == before
     assert before[2:] == ["<build.1>", "one", "</build.1 failed>", "two"]
 

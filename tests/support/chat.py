@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +12,14 @@ from uuid import uuid4
 
 import anyio
 import httpx2
+import pytest
 
-from bilt_mcp.state import SqliteAccess, StoreLocation
+from bilt_mcp.server.http.listening import Listening
+from bilt_mcp.server.http.settings import HttpSettings
+from bilt_mcp.state import SqliteAccess, SqliteStore, StoreLocation
 
-from .http import new_key
-from .places import Place
+from .http import new_key, serving
+from .places import Place, open_place
 from .rpc import PATIENCE
 
 ASKS = """
@@ -32,6 +35,47 @@ confirm = "Deploy it?"
 """
 """A workflow that asks before it deploys."""
 SKIPS = ASKS + 'on_decline = "skip"\n\n[[step]]\nname = "report"\nrun = "echo reported"\n'
+HELD = '[[step]]\nname = "build"\nrun = "echo begun; until [ -e go ]; do sleep 0.02; done; echo done"\n'
+"""A step that goes on when it may."""
+TWO = '[[step]]\nname = "a"\nrun = "echo one"\n[[step]]\nname = "b"\nrun = "echo two"\n'
+CANCELLED = {"status": "cancelled", "response": "Action cancelled.", "cancelled": True}
+"""What a no is answered, beside the thread."""
+NOTHING = {
+    "error": "no_pending_action",
+    "message": "No action of this thread waits for a confirmation: nothing was changed.",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """One for a module; each test writes its workflow."""
+    with open_place(tmp_path_factory.mktemp("chat")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+async def server(place: Place) -> AsyncIterator[Listening]:
+    """One for a module."""
+    settings = HttpSettings(login_rate=0, failure_rate=0)
+    async with serving(place.config(), settings) as listening:
+        yield listening
+
+
+@pytest.fixture
+async def alice(server: Listening, place: Place) -> AsyncIterator[Person]:
+    """Somebody who is logged in, where nothing was deployed and nothing may go on yet."""
+    place.workflow(ASKS)
+    for name in ("go", "deployed"):
+        (place.project / name).unlink(missing_ok=True)
+    async with logged_in(server.url, place, "alice") as someone:
+        yield someone
+
+
+@pytest.fixture
+async def store(place: Place) -> AsyncIterator[SqliteStore]:
+    """The server's store, opened by another one."""
+    async with SqliteStore(place.location) as opened:
+        yield opened
 
 
 @dataclass(frozen=True)
@@ -125,6 +169,15 @@ async def logged_in(
     async with person(url) as someone:
         await someone.told("/auth/login", {"key": key})
         yield someone
+
+
+def shown(events: Sequence[Event]) -> list[str]:
+    """What events tell, in short."""
+    return [str(event) for event in events]
+
+
+def ids(events: Sequence[Event]) -> list[str | None]:
+    return [event.id for event in events]
 
 
 async def gather(*waits: Any) -> list[Any]:
