@@ -11,6 +11,7 @@ from .program import NAMES
 from .rounds_calls import measure_calls
 from .rounds_cancel import measure_beside, measure_cancel, measure_start
 from .rounds_first import measure_cold, measure_warm
+from .rounds_http import measure_http, measure_streams
 from .rounds_output import measure_flood, measure_lines
 from .rounds_store import measure_store
 from .rounds_waiting import measure_waiting
@@ -32,7 +33,12 @@ class Rounds:
     deluge: int
     wakes: int
     windows: int
-    """Of two seconds each, in which a hundred calls are held."""
+    """Of two seconds each, in which a hundred calls, or two hundred streams, are held."""
+    requests: int
+    """Over HTTP, one after the other."""
+    http: int
+    """Cancels and lines over HTTP."""
+    streams: int = 200
     beside: int = 8
     """Builds that run beside."""
     many: int = 1_000_000
@@ -53,6 +59,8 @@ FULL = Rounds(
     deluge=3,
     wakes=80,
     windows=8,
+    requests=1500,
+    http=40,
 )
 QUICK = Rounds(
     warm=10,
@@ -67,6 +75,8 @@ QUICK = Rounds(
     deluge=0,
     wakes=25,
     windows=3,
+    requests=300,
+    http=12,
     many=100_000,
 )
 SMOKE = Rounds(
@@ -82,6 +92,9 @@ SMOKE = Rounds(
     deluge=0,
     wakes=2,
     windows=1,
+    requests=5,
+    http=2,
+    streams=5,
     beside=1,
     many=2_000,
     worker_idle=1.0,
@@ -96,12 +109,14 @@ def measure(names: set[str], count: Rounds) -> list[Row]:
             rows["warm"] = measure_warm(folder, count.warm)
         if "cold" in names:
             rows["cold"] = measure_cold(folder, count.cold)
-        if names & {"cancel", "start", "beside", "calls", "output"}:
+        if names & {"cancel", "start", "beside", "calls", "http", "output"}:
             with product(folder, count.worker_idle) as served:
                 rows |= _measure_served(served, folder, names, count)
         # Last: meanwhile the worker finds nothing to do and leaves.
         if "store" in names:
             rows["store"] = measure_store(folder, count.store, count.many)
+        if "http" in names:
+            rows["http"] += measure_streams(folder, count.windows, count.streams)
         if "waiting" in names:
             rows["waiting"] = measure_waiting(folder, count.wakes, count.windows)
     return [row for name in NAMES if name in rows for row in rows[name]]
@@ -121,6 +136,8 @@ def _measure_served(
         rows["start"] = measure_start(served, count.start)
     if "calls" in names:
         rows["calls"] = measure_calls(served, folder, count.calls)
+    if "http" in names:
+        rows["http"] = measure_http(served, folder, count.requests, count.http)
     if "output" in names:
         rows["output"] = [
             *measure_lines(served, count.lines),

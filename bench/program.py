@@ -17,7 +17,7 @@ Each figure stands beside a floor: the least that could do the same, measured in
 turns, so that a busy machine hits both, and percentiles are of all samples. Nothing is left behind: it works in a
 temporary folder with a store of its own.
 """
-NAMES = ("warm", "cold", "cancel", "start", "beside", "calls", "store", "output", "waiting")
+NAMES = ("warm", "cold", "cancel", "start", "beside", "calls", "store", "output", "waiting", "http")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

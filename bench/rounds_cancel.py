@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -68,7 +69,7 @@ def _floor(product: Product, row: Row, message: str, processes: int) -> None:
     )
     tree: list[Process] = []
     try:
-        tree = _grown(grown, message, processes)
+        tree = tree_of(grown, message, processes)
         began = now()
         os.killpg(leader.pid, 9)
         for process in tree:
@@ -88,20 +89,26 @@ def _ours(product: Product, row: Row, message: str, processes: int) -> None:
     product.warm_up()
     grown = Opened(product.project / "grown")
     product.send(message)
-    tree = _grown(grown, message, processes)
+    tree = tree_of(grown, message, processes)
     began = now()
     answer = product.cancel()
     row.ours.append((now() - began) / MS)
-    # The tree first, which takes microseconds: then whoever has joined it unseen.
-    survivors = {process for process in tree if is_alive(process)} | set(bearers(message))
-    row.counts["survivors"] += len(survivors)
-    for process in survivors:
-        kill(process)
+    row.counts["survivors"] += killed(tree, message)
     if answer["status"] != "cancelled" or not answer["stopped"]["verified"]:
         raise RuntimeError(f"a cancel was answered with {answer}")
 
 
-def _grown(grown: Opened, message: str, processes: int) -> list[Process]:
+def killed(tree: Sequence[Process], message: str) -> int:
+    """How many of a step's processes outlived their cancel; now they are dead."""
+    # The tree first, which takes microseconds: then whoever has joined it unseen.
+    survivors = {process for process in tree if is_alive(process)} | set(bearers(message))
+    for process in survivors:
+        kill(process)
+    return len(survivors)
+
+
+def tree_of(grown: Opened, message: str, processes: int) -> list[Process]:
+    """The processes of a step, as soon as it has said that all are there and they are."""
     grown.moment()
     tree: list[Process] = []
 

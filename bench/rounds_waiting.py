@@ -65,15 +65,15 @@ async def _measure(folder: Path, count: int, windows: int, clients: int, each: i
     with ExitStack() as stack:
         async with SqliteStore(location) as store:
             stack.callback(leave, location.folder, patience=0)
-            *quiet, talking = await _claims(store, folder, clients * each + 1)
-            stack.enter_context(_worker_lock(location))
-            poller = stack.enter_context(_poller(location))
+            *quiet, talking = await claimed(store, folder, clients * each + 1)
+            stack.enter_context(worker_lock(location))
+            poller = stack.enter_context(polling(location))
             served = [stack.enter_context(_client(folder, location)) for _ in range(clients)]
             row = await _wake(store, talking, served[0], poller, count)
             return [row, *await _cost(store, location, quiet, talking, served, poller, windows)]
 
 
-async def _claims(store: SqliteStore, folder: Path, count: int) -> Sequence[Claim]:
+async def claimed(store: SqliteStore, folder: Path, count: int) -> Sequence[Claim]:
     """Running workflows of as many sessions, held by this process as by a worker."""
     plan = Plan((PlannedStep("build", {}),))
     for number in range(count):
@@ -86,7 +86,7 @@ async def _claims(store: SqliteStore, folder: Path, count: int) -> Sequence[Clai
 
 
 @contextmanager
-def _worker_lock(location: StoreLocation) -> Generator[None]:
+def worker_lock(location: StoreLocation) -> Generator[None]:
     """While it is held, nobody starts another worker."""
     with location.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -101,7 +101,7 @@ def _client(folder: Path, location: StoreLocation) -> Generator[StdioClient]:
         yield client
 
 
-class _Poller:
+class Poller:
     """The least that notices another process's commit."""
 
     def __init__(self, location: StoreLocation) -> None:
@@ -125,13 +125,15 @@ class _Poller:
             raise RuntimeError("the floor of waiting has failed")
 
     def close(self) -> None:
+        """Stop looking."""
         self._process.kill()
         self._process.communicate()
 
 
 @contextmanager
-def _poller(location: StoreLocation) -> Generator[_Poller]:
-    poller = _Poller(location)
+def polling(location: StoreLocation) -> Generator[Poller]:
+    """A floor that has nothing to do until it is told to look."""
+    poller = Poller(location)
     try:
         yield poller
     finally:
@@ -139,10 +141,10 @@ def _poller(location: StoreLocation) -> Generator[_Poller]:
 
 
 async def _wake(
-    store: SqliteStore, claim: Claim, client: StdioClient, poller: _Poller, count: int
+    store: SqliteStore, claim: Claim, client: StdioClient, poller: Poller, count: int
 ) -> Row:
     row = Row("wake", "a held call, from another process's change", POLLING, target=Target(p95=50))
-    session_id = await _session_of(store, claim)
+    session_id = await session_of(store, claim)
     for number in rounds(row.what, 2 * count):
         ours = bool(number % 2)
         held = 0
@@ -163,7 +165,8 @@ async def _wake(
     return row
 
 
-async def _session_of(store: SqliteStore, claim: Claim) -> str:
+async def session_of(store: SqliteStore, claim: Claim) -> str:
+    """The session of a claimed workflow."""
     return (await store.workflow(ACCOUNT, claim.workflow_id)).session_id
 
 
@@ -173,7 +176,7 @@ async def _cost(
     quiet: Sequence[Claim],
     talking: Claim,
     clients: Sequence[StdioClient],
-    poller: _Poller,
+    poller: Poller,
     windows: int,
 ) -> list[Row]:
     what = f"a core's share of {len(quiet)} held calls of {len(clients)} clients"
@@ -181,7 +184,7 @@ async def _cost(
     alone = Row("waiters", what, POLLING, unit="%", target=target)
     beside = Row("waiters beside", f"{what}, 1 build beside", POLLING, unit="%", target=target)
     for number, claim in enumerate(quiet):
-        session_id = await _session_of(store, claim)
+        session_id = await session_of(store, claim)
         wait = {"session_id": session_id, "wait_seconds": HOLD_SECONDS}
         clients[number % len(clients)].begin_call("bilt_get_session", **wait)
     await anyio.sleep(1.0)  # until all are held

@@ -1,0 +1,110 @@
+"""`bilt-mcp serve` as a team's server: a process, a key, a login; and the bare servers that it is compared with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from bilt_mcp.state import Account, SqliteAccess, StoreLocation
+
+from .http_wire import HttpWire
+from .jsonrpc import PASSED_ON
+from .product import HERE, server_argv
+
+ACCOUNT = "local"
+RATE = "1000000"
+"""A limit that nobody reaches: so what is counted is counted as for everybody, and nobody is refused."""
+START_SECONDS = 60
+READY = re.compile(r"ready on (\S+)")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that takes requests."""
+
+    url: str
+    pid: int
+    key: str = ""
+
+    def wire(self) -> HttpWire:
+        """A connection of whoever has the key."""
+        return HttpWire(self.url, {"Authorization": f"Bearer {self.key}"} if self.key else None)
+
+    def login(self) -> str:
+        """The cookie of a person who has logged in with the key."""
+        with HttpWire(self.url) as wire:
+            return wire.cookie("/auth/login", {"key": self.key})
+
+    def person(self, cookie: str) -> HttpWire:
+        """A connection of a person who has logged in."""
+        return HttpWire(self.url, {"Cookie": cookie})
+
+
+@contextmanager
+def ours(folder: Path, store: str) -> Generator[Served]:
+    """`bilt-mcp serve` for the scratch project and a store below `folder`."""
+    key = f"bilt_live_{secrets.token_urlsafe(32)}"
+    anyio.run(_keep, folder / store, key)
+    program, *places = server_argv(folder, store)
+    words = ("serve", "--port", "0", "--rate", RATE, "--chat-rate", RATE)
+    with _running([program, *places, *words], folder) as (url, pid):
+        yield Served(url, pid, key)
+
+
+@contextmanager
+def bare(folder: Path, *words: str) -> Generator[Served]:
+    """A bare server; `words` say which (see bare_http.py)."""
+    argv = [sys.executable, "-P", str(HERE / "bare_http.py"), *words]
+    with _running(argv, folder) as (url, pid):
+        yield Served(url, pid)
+
+
+async def _keep(store: Path, key: str) -> None:
+    digest = hashlib.sha256(key.encode()).digest()
+    async with SqliteAccess(StoreLocation.of(store)) as access:
+        name = f"bench {key[10:16]}"
+        await access.create_key(name, Account(ACCOUNT), digest, key[:14], read_only=False)
+
+
+@contextmanager
+def _running(argv: Sequence[str], folder: Path) -> Generator[tuple[str, int]]:
+    log = folder / f"http-{secrets.token_hex(4)}.log"
+    given = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            cwd=folder,
+            env=given,
+        )
+    try:
+        yield _ready(process, log), process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if found := READY.search(log.read_text("utf-8", "replace")):
+            return found[1]
+        time.sleep(0.01)
+    raise RuntimeError(f"a server did not get ready: {log.read_text('utf-8', 'replace')[-2000:]}")
