@@ -80,7 +80,9 @@ def main() -> None:
     config = uvicorn.Config(
         app, ws="none", log_config=None, access_log=False, server_header=False, lifespan="on"
     )
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    # With its protocol, or asyncio leaves Nagle's algorithm on.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
+        listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         print(f"bare is ready on http://127.0.0.1:{port}", file=sys.stderr, flush=True)
         uvicorn.Server(config).run([listening])
