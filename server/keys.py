@@ -100,6 +100,8 @@ async def _project_id(location: StoreLocation, account: Account, given: str) -> 
 
 def _hand_over(secret: str) -> bool:
     """Print it; False when that cannot be done."""
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - it was closed
+        return False
     try:
         print(secret, flush=True)
     except OSError:

@@ -173,5 +173,12 @@ def test_a_key_that_could_not_be_printed_is_not_left_behind(place: Place) -> Non
         )
     assert done.returncode == 1
     assert "none was made" in done.stderr
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *argv],
+        env=dict(place.environ),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert closed.returncode == 1
     assert "Traceback" not in done.stderr
     assert "in use" not in said(place, "list")

@@ -5,6 +5,11 @@ from __future__ import annotations
 from .plant import Plant, plant, within
 
 ACCOUNTS = "test_store_accounts"
+KEYS = "test_access_keys"
+LIMITS = "test_access_limits"
+COMMAND = "test_keys_command"
+ACCESS_FILE = "state/sqlite_access.py"
+LIMITS_FILE = "state/sqlite_limits.py"
 
 PLANTS: tuple[Plant, ...] = (
     plant(
@@ -39,5 +44,85 @@ PLANTS: tuple[Plant, ...] = (
         ),
         " and limited_to(account) in (None, claim.project_id)",
         "",
+    ),
+    plant(
+        "keys: a revoked one is still good",
+        within(ACCESS_FILE, KEYS),
+        "WHERE k.digest = ? AND k.revoked_at IS NULL",
+        "WHERE k.digest = ?",
+    ),
+    plant(
+        "keys: they are not synced to the disk",
+        within(ACCESS_FILE, KEYS),
+        "PRAGMA synchronous = FULL",
+        "PRAGMA synchronous = OFF",
+    ),
+    plant(
+        "keys: who is let in waits for a key that is being made",
+        within(ACCESS_FILE, KEYS),
+        "return await self._on(self._reader, partial(self._admit, digest, limit))",
+        "return await self._on(self._writer, partial(self._admit, digest, limit))",
+    ),
+    plant(
+        "logins: setting the time back keeps them alive",
+        within(ACCESS_FILE, KEYS),
+        " or (boot == boot_id() and mono >= ends_mono)",
+        "",
+    ),
+    plant(
+        "logins: an unused one goes on",
+        within(ACCESS_FILE, KEYS),
+        "return now < used.at + idle and (used.mono is None or mono < used.mono + idle)",
+        "return True",
+    ),
+    plant(
+        "limits: one too many",
+        within(LIMITS_FILE, LIMITS),
+        "if left <= 0:",
+        "if left < 0:",
+    ),
+    plant(
+        "limits: processes do not take turns",
+        within(
+            LIMITS_FILE, f"{LIMITS}.py::test_four_processes_together_get_exactly_what_is_allowed"
+        ),
+        "with self._turn.taken(patience):\n                return",
+        "if True:\n                return",
+    ),
+    plant(
+        "limits: they go by the clock on the wall",
+        within(LIMITS_FILE, LIMITS),
+        "mono = self._clock.monotonic()",
+        "mono = self._clock.now()",
+    ),
+    plant(
+        "limits: each process goes on with its own file",
+        within(LIMITS_FILE, LIMITS),
+        "if self._connection is not None and self._file != _identity(self._path):",
+        "if False:",
+    ),
+    plant(
+        "limits: all stand in line behind a process that was stopped",
+        within(LIMITS_FILE, LIMITS),
+        "self._patience = IMPATIENT_SECONDS",
+        "self._patience = PATIENCE_SECONDS",
+    ),
+    plant(
+        "limits: a full disk lets nobody in",
+        within(LIMITS_FILE, LIMITS),
+        "if fills_disk(self._path, trouble):",
+        "if False:",
+    ),
+    plant(
+        "keys: one that nobody has seen stays",
+        within("server/keys.py", COMMAND),
+        "await access.revoke_key(key.id)  # nobody has it",
+        "pass",
+    ),
+    plant(
+        "keys: the limit that was meant is ignored",
+        within("server/command.py", COMMAND),
+        'if given.command == "keys" and given.project is not None:',
+        "if False:",
     ),
 )
