@@ -243,11 +243,15 @@ async def test_a_post_without_a_body_needs_no_content_type(server: Server) -> No
 async def test_without_a_good_credential_nothing_is_reached_and_nothing_is_told(
     server: Server,
 ) -> None:
-    garbage = ["bilt_live_" + "A" * 43, "x", "é", "a b", "." * 9000, server.revoked]
+    garbage = ["bilt_live_" + "A" * 43, "x", "a b", "." * 9000, server.revoked]
     for case in server.cases:
         if case.credential == "bearer":
-            wrong = [{}, {"Authorization": "Basic eDp5"}, {"Authorization": "Bearer"}]
-            wrong += [{"Authorization": f"Bearer {key}".encode()} for key in garbage]
+            wrong: list[dict[str, str]] = [
+                {},
+                {"Authorization": "Basic eDp5"},
+                {"Authorization": "Bearer"},
+            ]
+            wrong += [{"Authorization": f"Bearer {key}"} for key in garbage]
             wrong += [{"Cookie": f"session_id={server.cookie}"}]
         elif case.credential == "cookie":
             wrong = [{}, {"Cookie": "session_id=x"}, {"Cookie": "session_id="}, bearer(server.key)]

@@ -185,6 +185,7 @@ async def test_a_request_that_is_held_when_its_key_is_revoked_is_answered_with_4
 ) -> None:
     async def hold(_: Request) -> Response:
         await anyio.sleep_forever()
+        raise AssertionError
 
     routes = [Route("/v1/hold", hold)]
     async with gated(place.config(), routes, NO_LIMITS) as gate:
@@ -229,6 +230,7 @@ async def test_when_the_server_stops_streams_end_at_once_and_the_rest_is_answere
 async def test_a_request_that_does_not_end_does_not_keep_the_server(place: Place) -> None:
     async def hold(_: Request) -> Response:
         await anyio.sleep_forever()
+        raise AssertionError
 
     async with gated(
         place.config(), [Route("/v1/hold", hold, methods=["POST"])], NO_LIMITS

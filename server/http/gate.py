@@ -67,17 +67,8 @@ class _Passage:
     """One request on its way through."""
 
     __slots__ = (
-        *(
-            "_app",
-            "_began",
-            "_body_read",
-            "_extra",
-            "_is_complete",
-            "_is_stream",
-            "_receive",
-            "_request_id",
-        ),
-        *("_scope", "_send", "_site", "_status", "_way", "_whereabouts"),
+        *("_app", "_began", "_body_read", "_extra", "_is_complete", "_is_stream", "_receive"),
+        *("_request", "_request_id", "_scope", "_send", "_site", "_status", "_way", "_whereabouts"),
     )
 
     def __init__(
@@ -99,6 +90,7 @@ class _Passage:
         self._request_id = str(uuid4())
         self._extra = [*_SECURITY, (b"x-request-id", self._request_id.encode())]
         self._body_read = False
+        self._request: OpenRequest | None = None
         self._status = 0
         self._is_stream = False
         self._is_complete = False
@@ -207,8 +199,8 @@ class _Passage:
             entry.group,
             entry.still_good,
             cancel,
-            is_listening=self._scope["method"] == "GET",
         )
+        self._request = request
         with cancel:
             self._site.requests.add(request)
             try:
@@ -260,7 +252,7 @@ class _Passage:
             self._status = message["status"]
             self._is_stream = self._status == 200 and b"content-length" not in names
             if self._is_stream:
-                self._site.traffic.streams += 1
+                self._begin_stream()
             message = {
                 "type": "http.response.start",
                 "status": self._status,
@@ -269,6 +261,13 @@ class _Passage:
         elif not message.get("more_body", False):
             self._is_complete = True
         await self._send(message)
+
+    def _begin_stream(self) -> None:
+        self._site.traffic.streams += 1
+        if self._scope["method"] == "GET" and self._request is not None:
+            self._request.is_listening = True
+            if self._site.stopping.is_set():
+                self._request.end("stopping")
 
     async def _fail(self, error: Refused) -> None:
         """A failure below the gate: an answer, or, when one has begun, its end without a proper one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import urllib.error
 import urllib.request
 from http.client import HTTPException
 from typing import Any
@@ -121,8 +122,12 @@ _OPENER = urllib.request.build_opener(_NoRedirect)
 
 def _get(url: str) -> dict[str, Any]:
     request = urllib.request.Request(url, headers={"Accept": "application/json"})
-    with _OPENER.open(request, timeout=FETCH_SECONDS) as response:
-        body = response.read(MOST_BYTES + 1)
+    try:
+        with _OPENER.open(request, timeout=FETCH_SECONDS) as response:
+            body = response.read(MOST_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
+        raise
     if len(body) > MOST_BYTES:
         raise ValueError(f"{url} has more than {MOST_BYTES} bytes")
     told = json.loads(body)

@@ -34,17 +34,13 @@ class OpenRequest:
         group: str,
         still_good: Callable[[], Awaitable[bool]] | None,
         scope: anyio.CancelScope,
-        *,
-        is_listening: bool,
     ) -> None:
-        """Requests of one `group` have the same `still_good`.
-
-        `is_listening`: it only waits for news, and nothing is lost when it ends.
-        """
+        """Requests of one `group` have the same `still_good`."""
         self.group = group
         self.still_good = still_good
         self.scope = scope
-        self.is_listening = is_listening
+        self.is_listening = False
+        """Whether it only tells of news, so that nothing is lost when it ends."""
         self.began = time.monotonic()
         self.ended: Ending | None = None
 

@@ -45,6 +45,8 @@ class Gated:
 
     gate: Gate
     site: Site
+    routes: list[BaseRoute]
+    """Behind it; more may be added."""
 
     async def ask(
         self,
@@ -114,4 +116,5 @@ async def gated(
     """A gate before these routes."""
     site = Site(config, settings or HttpSettings())
     async with site.open():
-        yield Gated(Gate(Router(routes, redirect_slashes=False), site), site)
+        router = Router(routes, redirect_slashes=False)
+        yield Gated(Gate(router, site), site, router.routes)

@@ -9,10 +9,12 @@ import re
 import secrets
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bilt_mcp.server import Config
 from bilt_mcp.server.http.listening import Listening, listening
@@ -47,10 +49,15 @@ async def new_key(
     return key
 
 
-async def key_in(config: Config, name: str = "ci", account: str = "local") -> str:
+async def key_in(
+    config: Config, name: str = "ci", account: str = "local", *, revoked: bool = False
+) -> str:
     """A key made before any server runs, as `bilt-mcp keys create` does."""
     async with SqliteAccess(StoreLocation.of(config.store)) as access:
-        return await new_key(access, name, account)
+        key = await new_key(access, name, account)
+        if revoked:
+            await access.revoke_key(name)
+        return key
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -62,8 +69,13 @@ def bearer(key: str) -> dict[str, str]:
 class Served:
     """A `bilt-mcp serve` in a process of its own."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     url: str
+    said: Path
+
+    def stderr(self) -> str:
+        """What it has said so far."""
+        return self.said.read_text("utf-8", "replace")
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Tell it to go."""
@@ -77,22 +89,22 @@ class Served:
 @contextlib.contextmanager
 def serve_process(arguments: Sequence[str], environ: Mapping[str, str]) -> Generator[Served]:
     """`bilt-mcp serve --port 0` with further arguments; gone when the context is left."""
-    process = subprocess.Popen(
-        command("serve", "--port", "0", *arguments),
-        env=dict(environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield Served(process, _ready(process))
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
+    with tempfile.TemporaryDirectory(prefix="bilt-serve-") as folder:
+        said = Path(folder, "stderr")
+        with open(said, "wb") as errors:
+            process = subprocess.Popen(
+                command("serve", "--port", "0", *arguments),
+                env=dict(environ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
+        try:
+            yield Served(process, _ready(process, said), said)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
 
 
 def refused_start(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[int, str]:
@@ -109,12 +121,10 @@ def refused_start(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple
     return done.returncode, done.stderr
 
 
-def _ready(process: subprocess.Popen[str]) -> str:
-    assert process.stderr is not None
-    said: list[str] = []
+def _ready(process: subprocess.Popen[bytes], said: Path) -> str:
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and (line := process.stderr.readline()):
-        said.append(line)
-        if found := re.search(r"ready on (\S+)", line):
+    while time.monotonic() < deadline and process.poll() is None:
+        if found := re.search(r"ready on (\S+)", said.read_text("utf-8", "replace")):
             return found[1]
-    raise AssertionError(f"the server did not get ready: {''.join(said)}")
+        time.sleep(0.01)
+    raise AssertionError(f"the server did not get ready: {said.read_text('utf-8', 'replace')}")
