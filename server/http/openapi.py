@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import anyio.to_thread
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 from starlette.requests import Request
@@ -42,10 +43,13 @@ _GATE = {
 
 def routes(operations: Sequence[Operation]) -> list[BaseRoute]:
     """The route of the document."""
-    body = document(operations)
+    made: list[dict[str, Any]] = []
 
     async def openapi(_: Request) -> Response:
-        return JSONResponse(body)
+        # When somebody asks, and in a thread: it takes longer than the rest of the server's start.
+        if not made:
+            made.append(await anyio.to_thread.run_sync(document, operations))
+        return JSONResponse(made[0])
 
     return [Route("/openapi.json", openapi, methods=["GET"])]
 
