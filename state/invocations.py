@@ -79,6 +79,13 @@ class InvocationPage:
 class InvocationStore(Protocol):
     """A part of `SessionStore`: what REST callers ask. Its rules hold."""
 
+    def version(self) -> int | None:
+        """A number that is another one after each commit, also of other processes; None where it cannot be told.
+
+        So what was read after it is what would be read now, as long as it is the same. Waits for nobody.
+        """
+        ...
+
     async def first_invocation(
         self, account: str, project_id: str, key: str, digest: str
     ) -> Started | None:

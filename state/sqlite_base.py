@@ -42,7 +42,7 @@ class SqliteBase:
         self._clock: Clock = clock or SystemClock()
         self._turn = WriteTurn(location.turn)
         self._hop = Hop()
-        self._lookout = Lookout(self._data_version, self._ask_revisions)
+        self._lookout = Lookout(self.version, self._ask_revisions)
         self._writes = GroupCommit(self._turn, self._hop, self._lookout.bump)
         self._reserves = 0
         self._writer: aiosqlite.Connection | None = None
@@ -197,7 +197,8 @@ class SqliteBase:
         """See `SessionStore.nudge`."""
         self._lookout.bump()
 
-    def _data_version(self) -> int | None:
+    def version(self) -> int | None:
+        """See `InvocationStore.version`."""
         with contextlib.suppress(sqlite3.Error):
             if self._probe is not None:
                 return int(self._probe.execute("PRAGMA data_version").fetchone()[0])

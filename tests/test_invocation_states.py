@@ -14,6 +14,7 @@ from bilt_mcp.tools import cancelling
 from .support.agents import STAMP, Hand
 from .support.agents import hand as hand  # a fixture, like the next two
 from .support.agents import still as still
+from .support.http import bearer, new_key
 from .support.places import Place
 from .support.places import place as place
 from .support.rest import Inside, inside, step
@@ -208,3 +209,43 @@ async def test_who_lists_reads_each_as_it_is_alone(rest: Inside, hand: Hand) -> 
     words = {"status": ["queued", "running"]}
     page = (await rest.http.get(f"/v1/runs/{one['runId']}/invocations", params=words)).json()
     assert [each["id"] for each in page["data"]] == [two["id"]]
+
+
+async def test_who_polls_sees_every_change_of_any_process_at_once(
+    place: Place, rest: Inside, hand: Hand
+) -> None:
+    """The hand's store is another one than the server's: it stands for another process."""
+    one = await rest.create("build")
+    for _ in range(3):
+        assert (await rest.get(one))["status"] == "queued"
+    claim = await hand.claim()
+    assert (await rest.get(one))["status"] == "dispatching"
+    await hand.begin(claim)
+    assert (await rest.get(one))["status"] == "running"
+    assert (await rest.get(one))["status"] == "running"
+    await hand.fail(claim)
+    over = await rest.get(one)
+    assert over["status"] == "failed"
+    assert await rest.get(one) == over
+
+
+async def test_a_gate_that_nobody_answers_in_time_is_declined_by_who_polls(
+    place: Place, rest: Inside, hand: Hand
+) -> None:
+    place.workflow(WORKFLOW.replace("deploy =", 'confirm_timeout = "300ms"\ndeploy ='))
+    one = await rest.create("ship")
+    await hand.pause(await hand.claim(), "Ship it?")
+    assert (await rest.get(one))["status"] == "running"
+    await rest.until(one, lambda now: now["status"] == "cancelled")
+
+
+async def test_what_one_account_has_read_another_does_not_see(rest: Inside, hand: Hand) -> None:
+    one = await rest.create("build")
+    assert (await rest.get(one))["id"] == one["id"]
+    key = await new_key(rest.server.site.access, "foreign", "others")
+    path = f"/v1/invocations/{one['id']}"
+    assert (await rest.http.get(path, headers=bearer(key))).status_code == 404
+    elsewhere = await hand.store.open_project("local", "/elsewhere", "elsewhere")
+    key = await new_key(rest.server.site.access, "limited", project=elsewhere.id)
+    assert (await rest.http.get(path)).status_code == 200
+    assert (await rest.http.get(path, headers=bearer(key))).status_code == 404

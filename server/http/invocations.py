@@ -41,7 +41,7 @@ from .invocation_request import (
     WaitRequest,
     called,
 )
-from .invocation_view import invocation_view
+from .seen import Seen, view
 from .site import Site, caller
 from .spaces import runtime_of
 from .until import unless_gone
@@ -72,6 +72,7 @@ class Invocations:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self._seen = Seen()
 
     async def create(self, request: Request) -> Response:
         """Accept an invocation; 202 says that it is durable, not that anything has run."""
@@ -94,13 +95,18 @@ class Invocations:
         )
         found = await desk.store.invocation(desk.account, started.workflow_id)
         where = {"Location": f"/v1/invocations/{started.workflow_id}"}
-        return JSONResponse(_view(desk, found), 202, where)
+        return JSONResponse(view(desk, found), 202, where)
 
     async def get(self, request: Request) -> Response:
         """One invocation as it is now."""
         query_of(request)
         desk = await self._site.desk(identity_of(request.scope))
-        return JSONResponse(_view(desk, await _found(desk, request)))
+        workflow_id = id_of(request, "id", _gone())
+        try:
+            body = await self._seen.body(desk, workflow_id)
+        except WorkflowNotFound:
+            raise _gone() from None
+        return Response(body, media_type="application/json")
 
     async def wait(self, request: Request) -> Response:
         """One invocation when it is over, or as it is when the time is up. Who waits owns nothing of it."""
@@ -121,7 +127,7 @@ class Invocations:
                 ),
             )
             found = await desk.store.invocation(desk.account, wanted)
-        return JSONResponse(_view(desk, found))
+        return JSONResponse(view(desk, found))
 
     async def cancel(self, request: Request) -> Response:
         """Stop it for good; answered when all that it had started is verified dead. One that is over stays so."""
@@ -132,15 +138,15 @@ class Invocations:
         await _CANCEL.of(request)
         found = await _found_or_killed(desk, request, by)
         if found.status.final:
-            return JSONResponse(_view(desk, found))
+            return JSONResponse(view(desk, found))
         workflow_id, session_id = found.workflow.id, found.workflow.session_id
         try:
             outcome = await cancel_and_verify(desk, session_id, None, by, workflow_id=workflow_id)
         except CannotCancel:
             outcome = None  # it ended by itself first, and says so
         if isinstance(outcome, Unrecorded):
-            return JSONResponse(_cancelling(_view(desk, found)))
-        return JSONResponse(_view(desk, await desk.store.invocation(desk.account, workflow_id)))
+            return JSONResponse(_cancelling(view(desk, found)))
+        return JSONResponse(view(desk, await desk.store.invocation(desk.account, workflow_id)))
 
     async def list(self, request: Request) -> Response:
         """A run's invocations, newest first."""
@@ -164,24 +170,27 @@ class Invocations:
             raise gone from None
         except WorkflowNotFound:
             raise bad_cursor() from None
-        data = [_view(desk, found) for found in page.invocations]
+        data = [view(desk, found) for found in page.invocations]
         last = cursor_for(data[-1]["id"]) if page.has_more else None
         return JSONResponse({"data": data, "nextCursor": last})
 
 
 async def _found(desk: Desk, request: Request) -> Found:
     """The invocation in the path. Raises `Refused`, with the same words for whatever is not the caller's."""
-    gone = Refused(
+    workflow_id = id_of(request, "id", _gone())
+    try:
+        return await desk.store.invocation(desk.account, workflow_id)
+    except WorkflowNotFound:
+        raise _gone() from None
+
+
+def _gone() -> Refused:
+    return Refused(
         404,
         "invocation_not_found",
         "No invocation with this id.",
         hint="GET /v1/runs/{runId}/invocations lists those of a run.",
     )
-    workflow_id = id_of(request, "id", gone)
-    try:
-        return await desk.store.invocation(desk.account, workflow_id)
-    except WorkflowNotFound:
-        raise gone from None
 
 
 async def _found_or_killed(desk: Desk, request: Request, by: Caller) -> Found:
@@ -196,7 +205,7 @@ async def _found_or_killed(desk: Desk, request: Request, by: Caller) -> Found:
     except StoreUnavailable as error:
         trouble = error
     if limited_to(desk.account) is None:  # the worker knows of accounts only
-        workflow_id = id_of(request, "id", Refused(404, "invocation_not_found", ""))
+        workflow_id = id_of(request, "id", _gone())
         halted = await desk.engine.halt(desk.account, None, None, by, workflow_id)
         if halted is not None:
             stopped = asdict(halted.stopped)
@@ -208,16 +217,6 @@ async def _found_or_killed(desk: Desk, request: Request, by: Caller) -> Found:
                 details={"stopped": stopped},
             ) from trouble
     raise trouble
-
-
-def _view(desk: Desk, found: Found) -> Invocation:
-    workflow = found.workflow
-    return invocation_view(
-        found,
-        desk.account,
-        artifacts=desk.engine.artifact_count(workflow.id, final=workflow.final),
-        heartbeat=None if workflow.final else desk.engine.heartbeat(),
-    )
 
 
 def _cancelling(seen: Invocation) -> Invocation:

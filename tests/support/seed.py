@@ -32,8 +32,7 @@ def seed_document() -> Json:
 def closed(schema: Any) -> Any:
     """The same schema, except that objects have no members but those that it names."""
     if isinstance(schema, list):
-        parts: list[Any] = schema
-        return [closed(each) for each in parts]
+        return list(map(closed, iter(schema)))  # pyright: ignore[reportUnknownArgumentType]
     if not isinstance(schema, dict):
         return schema
     told: Json = {key: closed(value) for key, value in cast("Json", schema).items()}
