@@ -23,6 +23,7 @@ from .support.chat import (
     shown,
 )
 from .support.chat import alice as alice
+from .support.chat import alice_logged_in as alice_logged_in
 from .support.chat import place as place
 from .support.chat import server as server
 from .support.chat import store as store

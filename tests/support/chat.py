@@ -61,14 +61,20 @@ async def server(place: Place) -> AsyncIterator[Listening]:
         yield listening
 
 
+@pytest.fixture(scope="module")
+async def alice_logged_in(server: Listening, place: Place) -> AsyncIterator[Person]:
+    """One for a module: a login costs some writes that wait for the disk."""
+    async with logged_in(server.url, place, "alice") as someone:
+        yield someone
+
+
 @pytest.fixture
-async def alice(server: Listening, place: Place) -> AsyncIterator[Person]:
+def alice(alice_logged_in: Person, place: Place) -> Person:
     """Somebody who is logged in, where nothing was deployed and nothing may go on yet."""
     place.workflow(ASKS)
     for name in ("go", "deployed"):
         (place.project / name).unlink(missing_ok=True)
-    async with logged_in(server.url, place, "alice") as someone:
-        yield someone
+    return alice_logged_in
 
 
 @pytest.fixture
