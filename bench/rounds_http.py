@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
@@ -31,6 +31,7 @@ from .rounds_waiting import (
 )
 from .serving import Served, bare, ours
 
+Ask = Callable[[], object]
 ERA = "2026-07-28"
 WRITTEN = re.compile(rb'line (\d+)"')
 BEGUN = re.compile(b"retry: ")
@@ -47,13 +48,13 @@ HELD = "bare Starlette with as many streams that say nothing"
 def measure_http(product: Product, folder: Path, count: int, few: int) -> list[Row]:
     """Look `count` times at an invocation and at a session; cancel, and read a step's line, `few` times."""
     with ExitStack() as stack:
-        served = stack.enter_context(ours(folder, product.store.name))
+        served = stack.enter_context(ours(folder, product.store.name, count + few))
         workflow = product.send("lines 1")["workflow_id"]
         product.finish()
         path = f"/v1/invocations/{workflow}"
         kept = folder / "same.json"
         with served.wire() as wire:
-            kept.write_bytes(wire.get(path))
+            kept.write_bytes(wire.ask(wire.request("GET", path, headers=served.callers()[0])))
         routes = stack.enter_context(bare(folder, "routes", str(kept)))
         mcp = stack.enter_context(bare(folder, "mcp"))
         return [
@@ -67,27 +68,29 @@ def measure_http(product: Product, folder: Path, count: int, few: int) -> list[R
 def _get(served: Served, path: str, routes: Served, count: int) -> Row:
     row = Row("http get", "GET of an invocation", SAME, target=Target(ratio=1.5))
     with served.wire() as wire, routes.wire() as floor:
-        same = f"/same/{uuid4()}"
-        if json.loads(wire.get(path)) != json.loads(floor.get(same)):
+        asked = [_asking(wire, path, caller) for caller in served.callers()]
+        same = _asking(floor, f"/same/{uuid4()}", {})
+        if json.loads(asked[0]()) != json.loads(same()):
             raise RuntimeError("the floor of a GET answers something else")
-        _alternate(row, count, _asking(floor, same), _asking(wire, path))
+        _alternate(row, count, [same], asked)
     return row
 
 
-def _asking(wire: HttpWire, path: str) -> Callable[[], object]:
-    request = wire.request("GET", path)
+def _asking(wire: HttpWire, path: str, caller: Mapping[str, str]) -> Callable[[], bytes]:
+    request = wire.request("GET", path, headers=caller)
     return lambda: wire.ask(request)
 
 
 def _call(served: Served, mcp: Served, count: int) -> Row:
     row = Row("http get_session", "get_session over HTTP", NO_OP, target=Target(ratio=2))
     with served.wire() as wire, mcp.wire() as floor:
-        _alternate(row, count, _calling(floor, "nothing"), _calling(wire, "bilt_get_session"))
+        asked = [_calling(wire, "bilt_get_session", caller) for caller in served.callers()]
+        _alternate(row, count, [_calling(floor, "nothing", {})], asked)
     return row
 
 
-def _calling(wire: HttpWire, tool: str) -> Callable[[], object]:
-    """A tool call in the era without a handshake: nothing of it is kept between two."""
+def _calling(wire: HttpWire, tool: str, caller: Mapping[str, str]) -> Ask:
+    """A tool call in the era without a handshake, after the first one, which starts the server of a key."""
     meta = {
         "io.modelcontextprotocol/protocolVersion": ERA,
         "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
@@ -100,6 +103,7 @@ def _calling(wire: HttpWire, tool: str) -> Callable[[], object]:
         "MCP-Protocol-Version": ERA,
         "Mcp-Method": "tools/call",
         "Mcp-Name": tool,
+        **caller,
     }
     request = wire.request("POST", "/mcp", body, headers)
     answer = wire.ask(request)
@@ -108,11 +112,13 @@ def _calling(wire: HttpWire, tool: str) -> Callable[[], object]:
     return lambda: wire.ask(request)
 
 
-def _alternate(
-    row: Row, count: int, floor: Callable[[], object], ours: Callable[[], object]
-) -> None:
+def _alternate(row: Row, count: int, floor: Sequence[Ask], ours: Sequence[Ask]) -> None:
+    """Callers take turns, too."""
     for number in rounds(row.what, count):
-        turns = [(floor, row.floor), (ours, row.ours)]
+        turns = [
+            (floor[number % len(floor)], row.floor),
+            (ours[number % len(ours)], row.ours),
+        ]
         for call, samples in turns if number % 2 else turns[::-1]:
             began = now()
             call()
@@ -131,7 +137,8 @@ def _cancel(product: Product, served: Served, count: int) -> Row:
             workflow = product.send(message)["workflow_id"]
             tree = tree_of(grown, message, 3)
             with served.wire() as wire:
-                request = wire.request("POST", f"/v1/invocations/{workflow}/cancel", {})
+                path, caller = f"/v1/invocations/{workflow}/cancel", served.callers()
+                request = wire.request("POST", path, {}, caller[number % len(caller)])
                 began = now()
                 answer = json.loads(wire.ask(request)) if rest else product.cancel()
                 (row.ours if rest else row.floor).append((now() - began) / MS)

@@ -9,7 +9,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,8 @@ from .jsonrpc import PASSED_ON
 from .product import HERE, server_argv
 
 ACCOUNT = "local"
-RATE = "1000000"
-"""A limit that nobody reaches: so what is counted is counted as for everybody, and nobody is refused."""
+RATE = 100
+"""Requests in a minute of a key, by default. What is counted for a key costs the more the more it has asked."""
 START_SECONDS = 60
 READY = re.compile(r"ready on (\S+)")
 
@@ -35,16 +35,20 @@ class Served:
 
     url: str
     pid: int
-    key: str = ""
+    keys: Sequence[str] = ()
 
     def wire(self) -> HttpWire:
-        """A connection of whoever has the key."""
-        return HttpWire(self.url, {"Authorization": f"Bearer {self.key}"} if self.key else None)
+        """A connection."""
+        return HttpWire(self.url)
+
+    def callers(self) -> Sequence[Mapping[str, str]]:
+        """The headers of callers who have a key each; of one who has none, where there are none."""
+        return [{"Authorization": f"Bearer {key}"} for key in self.keys] or [{}]
 
     def login(self) -> str:
-        """The cookie of a person who has logged in with the key."""
+        """The cookie of a person who has logged in with a key."""
         with HttpWire(self.url) as wire:
-            return wire.cookie("/auth/login", {"key": self.key})
+            return wire.cookie("/auth/login", {"key": self.keys[0]})
 
     def person(self, cookie: str) -> HttpWire:
         """A connection of a person who has logged in."""
@@ -52,14 +56,24 @@ class Served:
 
 
 @contextmanager
-def ours(folder: Path, store: str) -> Generator[Served]:
-    """`bilt-mcp serve` for the scratch project and a store below `folder`."""
-    key = f"bilt_live_{secrets.token_urlsafe(32)}"
-    anyio.run(_keep, folder / store, key)
+def ours(folder: Path, store: str, requests: int = 0) -> Generator[Served]:
+    """`bilt-mcp serve` for the scratch project and a store below `folder`, with its own limits.
+
+    There are as many keys as nobody is refused who asks for `requests` a minute, and some more, taking turns.
+    """
+    count = 4 + 2 * requests // RATE
+    keys = [f"bilt_live_{secrets.token_urlsafe(32)}" for _ in range(count)]
+    anyio.run(_keep, folder / store, keys)
     program, *places = server_argv(folder, store)
-    words = ("serve", "--port", "0", "--rate", RATE, "--chat-rate", RATE)
+    words = (
+        "serve",
+        "--port",
+        "0",
+        "--chat-rate",
+        "1000000",
+    )  # one person opens all streams at once
     with _running([program, *places, *words], folder) as (url, pid):
-        yield Served(url, pid, key)
+        yield Served(url, pid, keys)
 
 
 @contextmanager
@@ -70,11 +84,12 @@ def bare(folder: Path, *words: str) -> Generator[Served]:
         yield Served(url, pid)
 
 
-async def _keep(store: Path, key: str) -> None:
-    digest = hashlib.sha256(key.encode()).digest()
+async def _keep(store: Path, keys: Sequence[str]) -> None:
     async with SqliteAccess(StoreLocation.of(store)) as access:
-        name = f"bench {key[10:16]}"
-        await access.create_key(name, Account(ACCOUNT), digest, key[:14], read_only=False)
+        for key in keys:
+            digest = hashlib.sha256(key.encode()).digest()
+            name, shown = f"bench {key[10:18]}", key[:14]
+            await access.create_key(name, Account(ACCOUNT), digest, shown, read_only=False)
 
 
 @contextmanager
