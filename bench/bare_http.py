@@ -83,6 +83,7 @@ def main() -> None:
     # With its protocol, or asyncio leaves Nagle's algorithm on.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen(2048)
         port = listening.getsockname()[1]
         print(f"bare is ready on http://127.0.0.1:{port}", file=sys.stderr, flush=True)
         uvicorn.Server(config).run([listening])
