@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -325,6 +326,18 @@ async def test_a_process_that_is_stopped_while_it_counts_holds_up_nobody_for_lon
             assert stopped.stdout is not None
             assert await anyio.to_thread.run_sync(stopped.stdout.readline) == "over\n"
         assert left(await access.hit("x", 50)) == 48
+
+
+async def test_who_counts_takes_turns_with_others_so_that_no_two_write_at_once(
+    location: StoreLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PATIENCE_SECONDS", 0.2)
+    async with SqliteAccess(location) as access:
+        with location.limits_turn.open("r+b") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            with pytest.raises(StoreUnavailable, match="locked"):
+                await access.hit("x", 5)
+        assert left(await access.hit("x", 5)) == 4
 
 
 async def test_a_count_that_is_damaged_begins_anew(location: StoreLocation) -> None:

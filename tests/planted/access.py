@@ -83,9 +83,7 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "limits: processes do not take turns",
-        within(
-            LIMITS_FILE, f"{LIMITS}.py::test_four_processes_together_get_exactly_what_is_allowed"
-        ),
+        within(LIMITS_FILE, LIMITS),
         "with self._turn.taken(patience):\n                return",
         "if True:\n                return",
     ),
