@@ -117,11 +117,9 @@ async def test_a_port_that_is_taken_is_told_in_a_sentence(place: Place) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        arguments = ["--no-auth", "--port", str(port), *place.arguments]
-        code, said = refused_start(arguments, place.environ)
-    assert code == 2
-    assert f"port {port} of 127.0.0.1 is taken" in said
-    assert "Traceback" not in said
+        with pytest.raises(ConfigError, match=f"port {port} of 127.0.0.1 is taken"):
+            async with listening(place.config(), HttpSettings(port=port, no_auth=True)):
+                raise AssertionError("it does not listen")
 
 
 # -- who may say where a request comes from --------------------------------------------------------
@@ -200,11 +198,6 @@ def test_it_says_where_it_is_ready_and_ends_at_once_when_nothing_is_open(served:
     assert "stopping" in served.stderr()
 
 
-def test_ctrl_c_ends_it_as_well(served: Served) -> None:
-    served.stop(signal.SIGINT)
-    assert served.exit_code(5) == 0
-
-
 class Run:
     """A build that was asked for over REST, and its invocation."""
 
@@ -265,7 +258,7 @@ async def test_a_cancel_that_is_being_verified_is_answered_before_the_server_goe
     await until_exists(place.project / "started")
     asked = cancel(run)
     await wait_until(lambda: run.status() == "cancelling", "the cancel is on its way")
-    served.stop()
+    served.stop(signal.SIGINT)
     code = await anyio.to_thread.run_sync(served.exit_code, 12)
     asked.thread.join(5)
     assert code == 0

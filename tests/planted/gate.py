@@ -1,0 +1,131 @@
+"""Bugs to plant in the gate before every route, and in how a server begins and ends."""
+
+from __future__ import annotations
+
+from .plant import Plant, plant, within
+
+GATE = "test_gate.py::test_"
+LIMITS = "test_gate_limits.py::test_"
+SERVE = "test_serve.py::test_"
+OAUTH = "test_oauth.py::test_"
+
+PLANTS: tuple[Plant, ...] = (
+    plant(
+        "gate: a body without a length is not counted",
+        within(
+            "server/http/body.py",
+            f"{GATE}a_body_of_50_mb_without_a_length_is_never_kept"
+            "_and_refused_wherever_it_would_be_read",
+        ),
+        "            if size > most:\n",
+        "            if size > most and not message.get('more_body', False):\n",
+    ),
+    plant(
+        "gate: an announced length is believed only when it has come",
+        within(
+            "server/http/gate.py",
+            f"{GATE}a_body_that_is_announced_as_50_mb_is_refused_on_every_route_before_it_comes",
+        ),
+        "if announced is not None and announced > most:",
+        "if announced is None:",
+    ),
+    plant(
+        "gate: a loopback name without its port is ours",
+        within("server/http/whereabouts.py", f"{GATE}a_foreign_host_reaches_no_route"),
+        "            hosts |= _ways_to_say(own)\n            origins.add(own)\n        for url",
+        "            hosts |= {*_ways_to_say(own), name}\n            origins.add(own)\n        for url",
+    ),
+    plant(
+        "gate: null is an origin like others",
+        within("server/http/whereabouts.py", f"{GATE}a_page_of_a_foreign_origin_reaches_no_route"),
+        "return origin in self._origins",
+        'return origin in self._origins or origin == b"null"',
+    ),
+    plant(
+        "gate: a form may be sent when it is empty",
+        within("server/http/gate.py", f"{GATE}a_body_that_a_form_could_send_reaches_no_route"),
+        "    if given is None:\n        if announced == 0:\n            return\n",
+        "    if announced == 0:\n        return\n    if given is None:\n        pass\n",
+    ),
+    plant(
+        "gate: a planted cookie wins",
+        within(
+            "server/http/head.py",
+            f"{GATE}without_a_good_credential_nothing_is_reached_and_nothing_is_told",
+        ),
+        "return values.pop() if len(values) == 1 else None",
+        "return max(values, key=len) if values else None",
+    ),
+    plant(
+        "gate: guesses are counted after the key was looked up",
+        within(
+            "server/http/doorman.py",
+            f"{LIMITS}guessing_is_stopped_by_address_before_the_key_is_looked_up",
+        ),
+        "if digest not in self._known or self._has_failed(address):",
+        "if digest not in self._known:",
+    ),
+    plant(
+        "gate: an open request outlives its key",
+        within(
+            "server/http/open_requests.py",
+            f"{LIMITS}the_streams_of_a_revoked_key_end_within_two_seconds_and_nobody_elses",
+        ),
+        '                    request.end("revoked")',
+        "                    pass",
+    ),
+    plant(
+        "gate: all streams end with one key",
+        within(
+            "server/http/open_requests.py",
+            f"{LIMITS}the_streams_of_a_revoked_key_end_within_two_seconds_and_nobody_elses",
+        ),
+        "groups.setdefault(request.group, [])",
+        'groups.setdefault("", [])',
+    ),
+    plant(
+        "gate: what is being done is cut short when the server stops",
+        within(
+            "server/http/open_requests.py",
+            f"{LIMITS}when_the_server_stops_streams_end_at_once_and_the_rest_is_answered",
+        ),
+        "            if request.is_listening:\n",
+        "            if request:\n",
+    ),
+    plant(
+        "serve: anybody may say where he comes from",
+        within(
+            "server/http/listening.py",
+            f"{SERVE}a_forwarded_address_is_believed_only_where_something_is_in_front",
+        ),
+        "proxy_headers=bool(settings.public_urls),",
+        "proxy_headers=True,",
+    ),
+    plant(
+        "serve: a revoked key is enough to start",
+        within("server/http/checks.py", f"{SERVE}a_revoked_key_is_none"),
+        "any(key.revoked_at is None for key in await access.keys())",
+        "bool(await access.keys())",
+    ),
+    plant(
+        "oauth: signatures are not looked at",
+        within("server/http/oauth.py", f"{OAUTH}no_other_token_lets_in"),
+        'options={"require": _REQUIRED},',
+        'options={"verify_signature": False},',
+    ),
+    plant(
+        "oauth: a token for anybody is one for us",
+        within("server/http/oauth.py", f"{OAUTH}no_other_token_lets_in"),
+        'options={"require": _REQUIRED},',
+        'options={"require": _REQUIRED, "verify_aud": False},',
+    ),
+    plant(
+        "oauth: every unknown key is asked for",
+        within(
+            "server/http/issuer_keys.py",
+            f"{OAUTH}keys_are_fetched_once_and_for_unknown_ones_once_a_minute",
+        ),
+        "if time.monotonic() - self._tried_at > PAUSE_SECONDS:",
+        "if time.monotonic() - self._tried_at > 0:",
+    ),
+)
