@@ -1,6 +1,6 @@
-"""Runs every client that we know of against the server, over stdio, each in an environment of its own.
+"""Runs every client that we know of against the server, over stdio or HTTP, each in an environment of its own.
 
-    make clients                                     all but the heavy ones: some three minutes
+    make clients                                     all but the heavy ones: some five minutes
     make clients ARGS="--only langchain --only crewai"
     make clients ARGS="--heavy --json docs/clients.json"; then `make figures` puts the table into README.md
 
@@ -29,7 +29,7 @@ from bilt_mcp.tools import TOOLS
 from .check import ABILITIES, asks, problems
 from .environments import PLACE, Unavailable, installed, resolve
 from .known import DRIVERS, KNOWN, Known
-from .place import DriverFailed, place, run
+from .place import DriverFailed, http_server, place, run
 from .row import Row, show
 
 
@@ -37,8 +37,13 @@ def meet(known: Known, start: list[str]) -> Row:
     """Let one client do all that is asked of it; `start` is how its drivers are started."""
     row = Row.of(known)
     with place() as folder:
+        argv = [*start, str(_driver(known)), *filter(None, [known.option])]
         try:
-            seen = run([*start, str(_driver(known)), *filter(None, [known.option])], folder)
+            if known.http:
+                with http_server(folder) as where:
+                    seen = run(argv, folder, where)
+            else:
+                seen = run(argv, folder)
         except DriverFailed as why:
             row.wrong = dict.fromkeys(ABILITIES, str(why))
             return row

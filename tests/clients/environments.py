@@ -37,7 +37,8 @@ def installed(known: Known, *, may_install: bool = True) -> list[str]:
     shutil.rmtree(folder, ignore_errors=True)
     if known.npm:
         folder.mkdir(parents=True)
-        _run([*_npm(), "install", "--prefix", str(folder), f"--before={NPM_DAY}", known.package])
+        packages = (known.package, *known.wants)
+        _run([*_npm(), "install", "--prefix", str(folder), f"--before={NPM_DAY}", *packages])
     else:
         venv.create(folder, symlinks=True, with_pip=False)
         # All of it is pinned, so nothing is left to resolve.
@@ -54,7 +55,11 @@ def resolve(known: Known) -> None:
 
 
 def _key(known: Known) -> str:
-    what = [known.package, NPM_DAY] if known.npm else [known.pins.read_text("utf-8"), sys.version]
+    what = (
+        [known.package, *known.wants, NPM_DAY]
+        if known.npm
+        else [known.pins.read_text("utf-8"), sys.version]
+    )
     return hashlib.sha256("\0".join([*what, str(PLACE)]).encode()).hexdigest()[:12]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -27,9 +27,11 @@ class Known:
     option: str = ""
     """Which form of the driver."""
     wants: tuple[str, ...] = ()
-    """What `--resolve` makes the pins from."""
+    """What `--resolve` makes the pins from; for npm what is installed beside the package."""
     mebibytes: int = 0
     """What it installs, where that is so much that it must be asked for."""
+    http: bool = False
+    """Whether it reaches the server over HTTP, with a key; else it starts one."""
 
     @property
     def npm(self) -> bool:
@@ -70,7 +72,7 @@ def _python(
     return Known(name, environment, first, f"{driver}.py", option, wants, mebibytes)
 
 
-KNOWN = (
+_STDIO = (
     _python("mcp 1.x", "mcp1", "mcp1_client", "mcp==1.30.0"),
     _python("mcp 2.x, handshake", "mcp2", "mcp_client", "mcp==2.3.0", option="legacy"),
     _python("mcp 2.x", "mcp2", "mcp_client", "mcp==2.3.0", option="auto"),
@@ -100,5 +102,28 @@ KNOWN = (
     # Its mcpadapt asks for no version of mcp, and fails to import with 2.x.
     _python("smolagents", "smolagents", "smolagents_client", "smolagents[mcp]==1.26.0", "mcp<2"),
     _python("crewai", "crewai", "crewai_client", "crewai-tools[mcp]==1.15.30", mebibytes=940),
+)
+
+
+def _http(name: str, as_: str, option: str = "") -> Known:
+    """A client of those above, over HTTP."""
+    known = next(known for known in _STDIO if known.name == as_)
+    return replace(known, name=name, option=option or known.option, http=True)
+
+
+KNOWN = (
+    *_STDIO,
+    _http("mcp 1.x over HTTP", "mcp 1.x"),
+    _http("mcp 2.x over HTTP, handshake", "mcp 2.x, handshake"),
+    _http("mcp 2.x over HTTP", "mcp 2.x"),
+    _http("fastmcp over HTTP", "fastmcp"),
+    _http("typescript 1.x over HTTP", "typescript 1.x"),
+    _http("typescript 2.x over HTTP", "typescript 2.x"),
+    _http("inspector over HTTP", "inspector"),
+    Known(
+        *("mcp-remote", "mcp-remote", "mcp-remote@0.15.1", "mcp_remote_client.mjs"),
+        wants=("@modelcontextprotocol/sdk@1.32.2",),
+        http=True,
+    ),
 )
 """Every client, in the order of the table."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
 import tempfile
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,18 +59,53 @@ def server(folder: Path) -> list[str]:
     ]
 
 
-def run(argv: Sequence[str], folder: Path) -> dict[str, Any]:
-    """What a driver saw; `argv` is the driver, the server's command is added. Raises `DriverFailed`."""
+@contextmanager
+def http_server(folder: Path) -> Generator[list[str]]:
+    """Where a server listens, and a key for it; it is gone afterwards."""
+    command, *where = server(folder)
+    making = [command, "keys", "create", "client", "--store", str(folder / "store")]
+    key = subprocess.run(
+        making, env=_environ(folder), check=True, capture_output=True, text=True
+    ).stdout
+    log = folder / "server.log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [command, "serve", "--port", "0", *where],
+            env=_environ(folder),
+            stdin=subprocess.DEVNULL,
+            stderr=errors,
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (ready := re.search(r"ready on (\S+)", log.read_text("utf-8"))):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise DriverFailed(f"no server: {log.read_text('utf-8')[-300:]}")
+            time.sleep(0.05)
+        yield [f"{ready[1]}/mcp", key.strip()]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _environ(folder: Path) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("BILT_", "PYTHON", "VIRTUAL_ENV"))
     }
+    return {**kept, **QUIET, "HOME": str(folder / "home")}
+
+
+def run(argv: Sequence[str], folder: Path, where: Sequence[str] = ()) -> dict[str, Any]:
+    """What a driver saw; `argv` is the driver, the server's command is added, or `where` one is.
+
+    Raises `DriverFailed`.
+    """
     try:
         done = subprocess.run(
-            [*argv, "--", *server(folder)],
+            [*argv, "--", *(where or server(folder))],
             cwd=folder / "home",
-            env={**kept, **QUIET, "HOME": str(folder / "home")},
+            env=_environ(folder),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

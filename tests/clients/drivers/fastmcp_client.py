@@ -1,9 +1,9 @@
 """FastMCP's client: it raises what failed, with the JSON as the error's text."""
 
 from fastmcp import Client
-from fastmcp.client.transports import StdioTransport
+from fastmcp.client.transports import StdioTransport, StreamableHttpTransport
 from fastmcp.exceptions import ToolError
-from scenario import Answer, drive, of_result, parsed, saw, server
+from scenario import Answer, drive, of_result, parsed, remote, saw, server
 
 
 async def main() -> None:
@@ -13,7 +13,8 @@ async def main() -> None:
         asked.append(question)
         return {"confirm": True}
 
-    transport = StdioTransport(*server())
+    where = remote()
+    transport = StreamableHttpTransport(*where) if where else StdioTransport(*server())
     async with Client(transport, elicitation_handler=person) as client:
 
         async def lists() -> list[str]:

@@ -1,13 +1,22 @@
 """The Python SDK's `ClientSession`, 1.x: what most programs in use have."""
 
+from typing import Any
+
 from mcp import ClientSession, StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamablehttp_client
 from mcp.types import ElicitResult
-from scenario import Answer, drive, of_result, saw, server
+from scenario import Answer, drive, of_result, remote, saw, server
+
+
+def transport() -> Any:
+    where = remote()
+    if where is None:
+        command, arguments = server()
+        return stdio_client(StdioServerParameters(command=command, args=arguments))
+    return streamablehttp_client(where[0], headers=where[1])
 
 
 async def main() -> None:
-    command, arguments = server()
-    parameters = StdioServerParameters(command=command, args=arguments)
     asked: list[str] = []
 
     async def person(_: object, question: object) -> ElicitResult:
@@ -15,8 +24,8 @@ async def main() -> None:
         return ElicitResult(action="accept", content={"confirm": True})
 
     async with (
-        stdio_client(parameters) as wires,
-        ClientSession(*wires, elicitation_callback=person) as session,
+        transport() as (reading, writing, *_),
+        ClientSession(reading, writing, elicitation_callback=person) as session,
     ):
         hello = await session.initialize()
 

@@ -1,13 +1,25 @@
 """The Python SDK's `Client`, 2.x. `legacy` begins with the handshake, `auto` is the era without one."""
 
+from typing import Any
+
+import httpx2
 from mcp import Client, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ElicitResult
-from scenario import Answer, drive, of_result, option, saw, server
+from scenario import Answer, drive, of_result, option, remote, saw, server
+
+
+def transport() -> Any:
+    where = remote()
+    if where is None:
+        command, arguments = server()
+        return StdioServerParameters(command=command, args=arguments)
+    url, headers = where
+    http = httpx2.AsyncClient(headers=headers, timeout=60)
+    return streamable_http_client(url, http_client=http)
 
 
 async def main() -> None:
-    command, arguments = server()
-    parameters = StdioServerParameters(command=command, args=arguments)
     asked: list[str] = []
 
     async def person(_: object, question: object) -> ElicitResult:
@@ -15,7 +27,7 @@ async def main() -> None:
         return ElicitResult(action="accept", content={"confirm": True})
 
     mode = option() or "auto"
-    async with Client(parameters, mode=mode, elicitation_callback=person) as client:
+    async with Client(transport(), mode=mode, elicitation_callback=person) as client:
 
         async def lists() -> list[str]:
             return [tool.name for tool in (await client.list_tools()).tools]

@@ -8,6 +8,10 @@ const NOBODYS = "00000000-0000-4000-8000-000000000000";
 export const option = process.argv[process.argv.indexOf("--") - 1];
 export const [command, ...args] = process.argv.slice(process.argv.indexOf("--") + 1);
 
+// Where the server is and the headers with the key, where it is reached over HTTP.
+export const url = command.startsWith("http") ? new URL(command) : undefined;
+export const headers = url && { Authorization: `Bearer ${args[0]}` };
+
 // What a call's result holds, and how it arrived.
 export function ofResult(result) {
   const text = JSON.parse(result.content.map((block) => block.text).join(""));

@@ -40,6 +40,14 @@ def server() -> tuple[str, list[str]]:
     return command, arguments
 
 
+def remote() -> tuple[str, dict[str, str]] | None:
+    """Where the server is and the headers with the key, where it is reached over HTTP: these follow `--` then."""
+    url, *rest = sys.argv[sys.argv.index("--") + 1 :]
+    if not url.startswith("http"):
+        return None
+    return url, {"Authorization": f"Bearer {rest[0]}"}
+
+
 def option() -> str | None:
     """What stands before `--`, where a driver has several forms."""
     before = sys.argv[1 : sys.argv.index("--")]
