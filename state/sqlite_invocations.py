@@ -16,7 +16,7 @@ from .sqlite_base import Row, one
 from .sqlite_gates import GateVerbs
 from .sqlite_lookup import NO_WORKFLOW, project_row, session_row, whose
 from .sqlite_prune import PruneVerbs
-from .sqlite_rows import WORKFLOW_COLUMNS, plan_of, workflow_of
+from .sqlite_rows import WORKFLOW_COLUMNS, named, plan_of, workflow_of
 from .transitions import ACTIVE, Status
 
 MOST_SEQUENCES = 10_000
@@ -189,30 +189,31 @@ class InvocationVerbs(GateVerbs, PruneVerbs):
 
 
 def _invocation_of(row: Row, clock: Clock, sequence: int) -> Invocation:
-    plan = plan_of(row["plan"])
+    found = named(row)
+    plan = plan_of(found["plan"])
     gate = None
-    if row["g_id"] is not None:
-        position: int = row["position"]
+    if found["g_id"] is not None:
+        position: int = found["position"]
         planned = plan.steps[position - 1]
         gate = PendingAction(
-            action_id=row["g_id"],
-            step=row["g_step"],
-            message=row["g_message"],
-            expires_at=row["g_expires_at"],
+            action_id=found["g_id"],
+            step=found["g_step"],
+            message=found["g_message"],
+            expires_at=found["g_expires_at"],
             position=position,
             deploy=planned.deploy,
             on_decline=planned.on_decline,
         )
     return Invocation(
-        workflow=workflow_of(row, clock),
-        status=InvocationStatus(row["state"]),
-        project_id=row["project"],
-        project_name=row["project_name"],
+        workflow=workflow_of(found, clock),
+        status=InvocationStatus(found["state"]),
+        project_id=found["project"],
+        project_name=found["project_name"],
         sequence=sequence,
         plan=plan,
-        runs=[StepRun(*run) for run in json.loads(row["runs"])],
+        runs=[StepRun(*run) for run in json.loads(found["runs"])],
         pending_action=gate,
-        updated_at=row["updated_at"],
+        updated_at=found["updated_at"],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
@@ -96,57 +96,68 @@ def quoted(statuses: Collection[Status]) -> str:
     return ", ".join(f"'{status.value}'" for status in Status if status in statuses)
 
 
+def named(row: Row) -> Mapping[str, Any]:
+    """A row whose columns are found at once: a `Row` compares their names one by one."""
+    return dict(zip(row.keys(), row, strict=True))
+
+
 def session_of(row: Row, clock: Clock) -> Session:
     """A row of `SESSION_QUERY`."""
+    found = named(row)
     gate = None
-    if row["g_id"] is not None:
-        planned = json.loads(row["g_plan"])
+    if found["g_id"] is not None:
+        planned = json.loads(found["g_plan"])
         gate = PendingAction(
-            action_id=row["g_id"],
-            step=row["g_step"],
-            message=row["g_message"],
-            expires_at=row["g_expires_at"],
-            position=row["position"],
+            action_id=found["g_id"],
+            step=found["g_step"],
+            message=found["g_message"],
+            expires_at=found["g_expires_at"],
+            position=found["position"],
             deploy=planned["deploy"],
             on_decline=planned["on_decline"],
         )
     return Session(
-        id=row["s_id"],
-        project_id=row["p_id"],
-        revision=row["revision"],
-        created_at=row["s_created_at"],
-        updated_at=row["s_updated_at"],
-        workflow=None if row["w_id"] is None else workflow_of(row, clock),
+        id=found["s_id"],
+        project_id=found["p_id"],
+        revision=found["revision"],
+        created_at=found["s_created_at"],
+        updated_at=found["s_updated_at"],
+        workflow=None if found["w_id"] is None else workflow_of(found, clock),
         pending_action=gate,
     )
 
 
-def workflow_of(row: Row, clock: Clock) -> Workflow:
+def workflow_of(row: Row | Mapping[str, Any], clock: Clock) -> Workflow:
     """The workflow in a row with `WORKFLOW_COLUMNS` and `s_id`."""
-    status = Status(row["status"])
+    found = named(row) if isinstance(row, Row) else row
+    status = Status(found["status"])
     elapsed = quiet = None
-    if status is Status.RUNNING and row["started_mono"] is not None and row["boot_id"] == boot_id():
+    if (
+        status is Status.RUNNING
+        and found["started_mono"] is not None
+        and found["boot_id"] == boot_id()
+    ):
         now = clock.monotonic()
-        elapsed = max(0, now - row["started_mono"]) / 1000
-        quiet = max(0, now - row["output_mono"]) / 1000
+        elapsed = max(0, now - found["started_mono"]) / 1000
+        quiet = max(0, now - found["output_mono"]) / 1000
     return Workflow(
-        id=row["w_id"],
-        session_id=row["s_id"],
+        id=found["w_id"],
+        session_id=found["s_id"],
         status=status,
-        total_steps=row["total_steps"],
-        position=row["position"],
-        step=row["step"],
-        step_percent=row["step_percent"],
-        step_message=row["step_message"],
-        created_at=row["w_created_at"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        cancel_requested_at=row["cancel_requested_at"],
-        cancel_reason=row["cancel_reason"],
-        pause_requested=bool(row["pause_requested"]),
-        failure=failure_of(row["failure"]),
-        stopped=stopped_of(row["stopped"]),
-        deploy=DeployState(row["deploy"]),
+        total_steps=found["total_steps"],
+        position=found["position"],
+        step=found["step"],
+        step_percent=found["step_percent"],
+        step_message=found["step_message"],
+        created_at=found["w_created_at"],
+        started_at=found["started_at"],
+        finished_at=found["finished_at"],
+        cancel_requested_at=found["cancel_requested_at"],
+        cancel_reason=found["cancel_reason"],
+        pause_requested=bool(found["pause_requested"]),
+        failure=failure_of(found["failure"]),
+        stopped=stopped_of(found["stopped"]),
+        deploy=DeployState(found["deploy"]),
         elapsed_seconds=elapsed,
         quiet_seconds=quiet,
     )

@@ -144,8 +144,8 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "invocations: a name that differs in its case has nothing close to it",
         within("engine/called_steps.py", CALLS),
-        "lowered = {other.lower(): other for other in names}",
-        "lowered = {other: other for other in names}\n    name = name.swapcase()",
+        "get_close_matches(name.lower()[:MAX_SHOWN]",
+        "get_close_matches(name[:MAX_SHOWN]",
     ),
     plant(
         "invocations: a refused one waits for room in its project",
