@@ -93,8 +93,8 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "output: only the raw log is kept",
         within("engine/run_folder.py", THROUGH),
-        "return chain(map(reader.read, pieces), ",
-        'return chain((piece.decode(errors="replace") for piece in pieces), ',
+        "yield reader.read(log[at : at + _PIECE_BYTES])",
+        'yield log[at : at + _PIECE_BYTES].decode(errors="replace")',
     ),
     plant(
         "output: a pattern takes time in the square of a line",
