@@ -22,7 +22,6 @@ from .support.chat import (
     TWO,
     Event,
     Person,
-    gather,
     ids,
     person,
     shown,
@@ -165,7 +164,6 @@ async def test_a_stream_where_nothing_happens_says_that_it_is_still_there(
     alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bilt_mcp.server.http.chat_stream.KEEP_ALIVE_SECONDS", 0.2)
-    monkeypatch.setattr("bilt_mcp.server.http.chat_stream.LOOK_AGAIN_SECONDS", 0.1)
     thread = (await alice.say())["thread_id"]
     beats: list[float] = []
     with anyio.fail_after(20):
@@ -254,4 +252,45 @@ async def test_who_comes_back_after_a_kill_of_the_server_goes_on_where_he_was(
                 seen += await alice.follow(thread, seen[-1].id)
                 assert ids(seen) == ids(await alice.follow(thread))
                 assert shown(seen)[-1] == "complete completed"
-                await gather(*(alice.follow(thread, event.id) for event in seen[:-1]))
+
+
+async def test_one_login_holds_only_so_many_streams(
+    alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bilt_mcp.server.http.chat_stream.MOST_STREAMS", 2)
+    thread = (await alice.say())["thread_id"]
+    async with alice.stream(thread) as first, alice.stream(thread) as second:
+        assert (await anext(first)).id == (await anext(second)).id
+        answer = await alice.http.get("/chat/stream", params={"thread_id": thread})
+        assert (answer.status_code, answer.json()["error"]) == (429, "too_many_streams")
+    await alice.told("/chat/cancel", {"thread_id": thread})
+    await alice.follow(thread)
+
+
+async def test_a_stream_where_nothing_happens_reads_nothing(
+    alice: Person, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.workflow(HELD)
+    thread = await alice.queue()
+    monkeypatch.setattr("bilt_mcp.server.http.chat_stream.LOOK_AGAIN_SECONDS", 0.02)
+    async with alice.stream(thread) as events:
+        async for event in events:
+            if event.data.get("content") == "begun":
+                break
+
+        async def never(*_: object, **__: object) -> None:
+            raise AssertionError("it was read")
+
+        await anyio.sleep(0.3)
+        with monkeypatch.context() as patched:
+            patched.setattr(SqliteStore, "timeline", never)
+            await anyio.sleep(0.3)
+        (place.project / "go").touch()
+        assert [event.name async for event in events][-1] == "complete"
+
+
+async def test_what_only_asks_for_the_head_is_answered_at_once(alice: Person) -> None:
+    thread = (await alice.say())["thread_id"]
+    answer = await alice.http.head("/chat/stream", params={"thread_id": thread})
+    assert (answer.status_code, answer.content) == (200, b"")
+    await alice.told("/chat/cancel", {"thread_id": thread})

@@ -26,7 +26,7 @@ from .problems import clip, problem_of, unknown
 from .registry import ToolSpec, call
 from .results import StartedResult, failure, session_result, success
 from .send_message import start_workflow
-from .waiting import needs_worker, wait_until
+from .waiting import expires_in, needs_worker, wait_until
 
 TOOLS: tuple[ToolSpec, ...] = (
     get_session.TOOL,
@@ -72,6 +72,7 @@ __all__ = [
     "clip",
     "completion",
     "consequence",
+    "expires_in",
     "failure",
     "needs_worker",
     "problem_of",

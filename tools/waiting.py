@@ -79,7 +79,7 @@ async def _until_news(
         now = time.monotonic()
         if beat is not None and now >= beat.due:
             await beat.tell(session)
-        look_at = min(deadline, now + _expires_in(session))
+        look_at = min(deadline, now + expires_in(session))
         pauses = [look_at]
         if needs_worker(session):
             pauses.append(now + LOOK_AGAIN_SECONDS)
@@ -102,7 +102,7 @@ def needs_worker(session: Session) -> bool:
     return session.status in ("pending", "running", "cancelling")
 
 
-def _expires_in(session: Session) -> float:
+def expires_in(session: Session) -> float:
     """In how many seconds a look at the session tells something new although nobody changes it."""
     gate = session.pending_action
     if gate is None or gate.expires_at is None:

@@ -21,6 +21,7 @@ from bilt_mcp.state import (
     Problem,
     ProjectNotFound,
     SessionNotFound,
+    StoreFull,
     StoreUnavailable,
     WorkflowAlreadyActive,
 )
@@ -98,7 +99,9 @@ def told_as(code: str, what: str) -> Generator[None]:
         raise _busy(error) from None
     except StoreUnavailable as error:
         error_id = _logged(error, code)
-        why = "the store cannot be used now"
+        why = (
+            "the store is full" if isinstance(error, StoreFull) else "the store cannot be used now"
+        )
         raise Refused(500, code, f"{what}: {why}; error_id {error_id}") from error
     except BiltError as error:
         status, name = _CODES.get(type(error), (409, "refused"))

@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
 from uuid import uuid4
 
 import anyio
@@ -26,14 +29,16 @@ from bilt_mcp.state import (
     SessionNotFound,
     StoreUnavailable,
     Timeline,
+    Watch,
     iso,
     limited_to,
 )
-from bilt_mcp.tools import Desk, needs_worker
+from bilt_mcp.tools import Desk, expires_in, needs_worker
 
 from .chat_answers import report_of
 from .chat_events import KEEP_ALIVE, RETRY, ChatEvent, events_of, place_of
 from .chat_requests import thread_id_of, told_as
+from .errors import Refused
 from .first import first_of
 from .identity import identity_of
 from .site import Site
@@ -42,7 +47,11 @@ log = logging.getLogger("bilt_mcp.server")
 
 KEEP_ALIVE_SECONDS = 15.0
 LOOK_AGAIN_SECONDS = 2.0
-"""How often a stream sees to it that a worker is alive, and looks for a gate whose time is up."""
+"""How often a stream sees to it that a worker is alive."""
+AT_ONCE = 100
+"""Messages that are read, and sent, at once: what a slow reader makes us keep."""
+MOST_STREAMS = 256
+"""Streams of one login."""
 TROUBLE_SECONDS = 1.0
 BEGINNING = Place(0)
 _HEADERS = {
@@ -54,12 +63,16 @@ _HEADERS = {
 
 def routes(site: Site) -> list[BaseRoute]:
     """The chat's stream."""
-    reader = _Reader()
+    reader, open_streams = _Reader(), Counter[str]()
 
     async def stream(request: Request) -> Response:
         with told_as("stream_error", "Failed to stream"):
             thread, after, from_now = _asked(request)
-            desk = await site.desk(identity_of(request.scope))
+            identity = identity_of(request.scope)
+            if open_streams[identity.credential] >= MOST_STREAMS:
+                told = f"At most {MOST_STREAMS} streams of a login. Leave one."
+                raise Refused(429, "too_many_streams", told, headers={"Retry-After": "5"})
+            desk = await site.desk(identity)
             session_id = thread_id_of(thread)
             known = await desk.store.timeline(desk.account, session_id, after)
             if known is None:
@@ -69,9 +82,23 @@ def routes(site: Site) -> list[BaseRoute]:
                 return Response(status_code=204)  # tells a browser not to come back
             if from_now:
                 after = await _now(desk, session_id)
-            return _Stream(site, reader, desk, session_id, after)
+            if request.method == "HEAD":
+                return Response(headers=_HEADERS)
+            counted = _counted(open_streams, identity.credential)
+            return _Stream(site, reader, desk, session_id, after, counted)
 
     return [Route("/chat/stream", stream, methods=["GET"])]
+
+
+@contextmanager
+def _counted(counter: Counter[str], key: str) -> Generator[None]:
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
 
 
 def _asked(request: Request) -> tuple[str, Place | None, bool]:
@@ -112,7 +139,7 @@ class _Reader:
         key = (desk.account, limited_to(desk.account), session_id, after)
         reading = self._under_way.get(key)
         if reading is None:
-            look = desk.store.timeline(desk.account, session_id, after)
+            look = desk.store.timeline(desk.account, session_id, after, AT_ONCE)
             reading = self._under_way[key] = asyncio.ensure_future(look)
             reading.add_done_callback(lambda done: self._done(key, done))
         return await asyncio.shield(reading)  # who goes leaves it to the others
@@ -127,7 +154,13 @@ class _Stream(Response):
     """One stream, as the answer to one request."""
 
     def __init__(
-        self, site: Site, reader: _Reader, desk: Desk, session_id: str, after: Place | None
+        self,
+        site: Site,
+        reader: _Reader,
+        desk: Desk,
+        session_id: str,
+        after: Place | None,
+        counted: AbstractContextManager[None],
     ) -> None:
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
@@ -136,6 +169,7 @@ class _Stream(Response):
         self._desk = desk
         self._session_id = session_id
         self._after = after
+        self._counted = counted
         self._sent_at = 0.0
         self._troubled = False
 
@@ -150,7 +184,7 @@ class _Stream(Response):
             gone = True
 
         async def run() -> None:
-            with self._site.stores.audience.joined([self._session_id]):
+            with self._counted, self._site.stores.audience.joined([self._session_id]):
                 await self._run(send)
 
         head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
@@ -176,32 +210,41 @@ class _Stream(Response):
                 except SessionNotFound as error:
                     await self._tell_trouble(send, "This thread is gone.", error)
                     return
-                if known.has_more:
-                    continue
-                pause = KEEP_ALIVE_SECONDS
-                if needs_worker(known.session):
-                    await self._desk.engine.wake(news=False)
-                    pause = LOOK_AGAIN_SECONDS
-                elif known.session.pending_action is not None:
-                    pause = LOOK_AGAIN_SECONDS  # its time may be up
-                await watch.passed(known.pulse, pause)
-                if time.monotonic() - self._sent_at >= KEEP_ALIVE_SECONDS:
-                    await self._send(send, KEEP_ALIVE)
+                if not known.has_more:
+                    await self._until_news(send, watch, known)
+
+    async def _until_news(self, send: Send, watch: Watch, known: Timeline) -> None:
+        """Return when there may be more; a stream where nothing happens reads nothing."""
+        look_at = time.monotonic() + expires_in(known.session)
+        while True:
+            beat_at = self._sent_at + KEEP_ALIVE_SECONDS
+            pauses = [look_at, beat_at]
+            if needs_worker(known.session):
+                await self._desk.engine.wake(news=False)
+                pauses.append(time.monotonic() + LOOK_AGAIN_SECONDS)
+            if await watch.passed(known.pulse, max(0.0, min(pauses) - time.monotonic())):
+                return
+            now = time.monotonic()
+            if now >= look_at:
+                return
+            if now >= beat_at:
+                await self._send(send, KEEP_ALIVE)
 
     async def _tell(self, send: Send, known: Timeline) -> bool:
         """Send what is new; whether that was the end."""
-        store, told = self._desk.store, b""
+        told: list[bytes] = []
         for happening in known.happenings:
             report = None
             if isinstance(happening.what, Over):
                 over = happening.what.workflow.id
-                report = report_of(await store.invocation(self._desk.account, over))
+                found = await self._desk.store.invocation(self._desk.account, over)
+                report = report_of(found)
             after = self._after or BEGINNING
             for place, event in events_of(self._session_id, happening, after, report):
-                told += event.encoded()
+                told.append(event.encoded())
                 self._after = place
         if told:
-            await self._send(send, told)
+            await self._send(send, b"".join(told))
         return bool(known.happenings) and isinstance(known.happenings[-1].what, Over)
 
     async def _tell_trouble(self, send: Send, told: str, error: BiltError) -> None:

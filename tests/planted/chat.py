@@ -20,8 +20,8 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "chat: a store that fails is told with its place",
         within("server/http/chat_requests.py", "test_chat"),
-        '        why = "the store cannot be used now"\n',
-        "        why = error.message\n",
+        '        raise Refused(500, code, f"{what}: {why}; error_id {error_id}") from error\n',
+        '        raise Refused(500, code, f"{what}: {error.message}; error_id {error_id}") from error\n',
     ),
     plant(
         "chat: a stopping server keeps who waits",
@@ -62,8 +62,8 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "stream: a question whose time is up stays open",
         within("server/http/chat_stream.py", "test_chat_stream"),
-        "                elif known.session.pending_action is not None:\n",
-        "                elif False:\n",
+        "        look_at = time.monotonic() + expires_in(known.session)\n",
+        '        look_at = float("inf")\n',
     ),
     plant(
         "timeline: a step's last words come after its end",

@@ -38,7 +38,7 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "a gate's end is noticed when the wait is over",
         within("tools/waiting.py", "test_waiting"),
-        "look_at = min(deadline, now + _expires_in(session))",
+        "look_at = min(deadline, now + expires_in(session))",
         "look_at = deadline",
     ),
     plant(
