@@ -48,18 +48,19 @@ HELD = "bare Starlette with as many streams that say nothing"
 def measure_http(product: Product, folder: Path, count: int, few: int) -> list[Row]:
     """Look `count` times at an invocation and at a session; cancel, and read a step's line, `few` times."""
     with ExitStack() as stack:
-        served = stack.enter_context(ours(folder, product.store.name, count + few))
+        starting = stack.enter_context(ours(folder, product.store.name, count + few))
+        mcp = stack.enter_context(bare(folder, "mcp"))
         workflow = product.send("lines 1")["workflow_id"]
         product.finish()
         path = f"/v1/invocations/{workflow}"
-        kept = folder / "same.json"
+        served = starting.ready()
+        same = folder / "same.json"
         with served.wire() as wire:
-            kept.write_bytes(wire.ask(wire.request("GET", path, headers=served.callers()[0])))
-        routes = stack.enter_context(bare(folder, "routes", str(kept)))
-        mcp = stack.enter_context(bare(folder, "mcp"))
+            same.write_bytes(wire.ask(wire.request("GET", path, headers=served.callers()[0])))
+        routes = stack.enter_context(bare(folder, "routes", str(same))).ready()
         return [
             _get(served, path, routes, count),
-            _call(served, mcp, count),
+            _call(served, mcp.ready(), count),
             _cancel(product, served, few),
             _line(served, routes, few),
         ]
@@ -187,9 +188,10 @@ def measure_streams(folder: Path, windows: int, streams: int = STREAMS) -> list[
         threads = anyio.run(_threads, location, folder, streams)
         stack.enter_context(worker_lock(location))
         poller = stack.enter_context(polling(location))
-        served = stack.enter_context(ours(folder, location.folder.name))
+        starting = stack.enter_context(ours(folder, location.folder.name))
         (folder / "empty.json").write_text("{}", "utf-8")
-        routes = stack.enter_context(bare(folder, "routes", str(folder / "empty.json")))
+        routes = stack.enter_context(bare(folder, "routes", str(folder / "empty.json"))).ready()
+        served = starting.ready()
         cookie = served.login()
         before = _size(served)
         for thread in threads:

@@ -55,8 +55,27 @@ class Served:
         return HttpWire(self.url, {"Cookie": cookie})
 
 
+@dataclass(frozen=True)
+class Starting:
+    """A server that has been started: it costs a second, so others may be started meanwhile."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    keys: Sequence[str] = ()
+
+    def ready(self) -> Served:
+        """It, when it takes requests."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if found := READY.search(self.log.read_text("utf-8", "replace")):
+                return Served(found[1], self.process.pid, self.keys)
+            time.sleep(0.01)
+        said = self.log.read_text("utf-8", "replace")
+        raise RuntimeError(f"a server did not get ready: {said[-2000:]}")
+
+
 @contextmanager
-def ours(folder: Path, store: str, requests: int = 0) -> Generator[Served]:
+def ours(folder: Path, store: str, requests: int = 0) -> Generator[Starting]:
     """`bilt-mcp serve` for the scratch project and a store below `folder`, with its own limits.
 
     There are as many keys as nobody is refused who asks for `requests` a minute, and some more, taking turns.
@@ -72,16 +91,16 @@ def ours(folder: Path, store: str, requests: int = 0) -> Generator[Served]:
         "--chat-rate",
         "1000000",
     )  # one person opens all streams at once
-    with _running([program, *places, *words], folder) as (url, pid):
-        yield Served(url, pid, keys)
+    with _started([program, *places, *words], folder, keys) as starting:
+        yield starting
 
 
 @contextmanager
-def bare(folder: Path, *words: str) -> Generator[Served]:
+def bare(folder: Path, *words: str) -> Generator[Starting]:
     """A bare server; `words` say which (see bare_http.py)."""
     argv = [sys.executable, "-P", str(HERE / "bare_http.py"), *words]
-    with _running(argv, folder) as (url, pid):
-        yield Served(url, pid)
+    with _started(argv, folder) as starting:
+        yield starting
 
 
 async def _keep(store: Path, keys: Sequence[str]) -> None:
@@ -93,7 +112,7 @@ async def _keep(store: Path, keys: Sequence[str]) -> None:
 
 
 @contextmanager
-def _running(argv: Sequence[str], folder: Path) -> Generator[tuple[str, int]]:
+def _started(argv: Sequence[str], folder: Path, keys: Sequence[str] = ()) -> Generator[Starting]:
     log = folder / f"http-{secrets.token_hex(4)}.log"
     given = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     with log.open("wb") as errors:
@@ -106,7 +125,7 @@ def _running(argv: Sequence[str], folder: Path) -> Generator[tuple[str, int]]:
             env=given,
         )
     try:
-        yield _ready(process, log), process.pid
+        yield Starting(process, log, keys)
     finally:
         process.terminate()
         try:
@@ -114,12 +133,3 @@ def _running(argv: Sequence[str], folder: Path) -> Generator[tuple[str, int]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        if found := READY.search(log.read_text("utf-8", "replace")):
-            return found[1]
-        time.sleep(0.01)
-    raise RuntimeError(f"a server did not get ready: {log.read_text('utf-8', 'replace')[-2000:]}")

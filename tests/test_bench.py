@@ -33,6 +33,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @NEEDS_LINUX
+@pytest.mark.timeout(300)  # it starts two dozen servers
 def test_every_row_measures_something_plausible(tmp_path: Path) -> None:
     done = run(tmp_path, "-m", "bilt_mcp.server", "bench", "--smoke", "--json", "-")
     assert done.returncode == 0, done.stderr
