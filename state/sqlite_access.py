@@ -37,7 +37,7 @@ LAPSED_AT_ONCE = 100
 
 _KEY = "k.id, k.name, k.account, k.project, k.read_only, k.shown, k.created_at, k.revoked_at"
 _KEY_BY_DIGEST = f"SELECT {_KEY} FROM api_key AS k WHERE k.digest = ? AND k.revoked_at IS NULL"
-_KEY_BY_NUMBER = f"SELECT {_KEY} FROM api_key AS k WHERE k.n = ?"
+_KEY_BY_ID = f"SELECT {_KEY} FROM api_key AS k WHERE k.id = ?"
 _LOGIN = f"""
     SELECT {_KEY}, l.id, l.created_at, l.ends_at, l.boot_id, l.ends_mono, l.idle_ms
     FROM login AS l JOIN api_key AS k ON k.n = l.api_key WHERE k.revoked_at IS NULL AND """
@@ -172,13 +172,13 @@ class SqliteAccess:
                     f"There is a key {name} in use. Choose another name, or revoke that one first: "
                     f"bilt-mcp keys revoke {name}"
                 )
-            whose = (str(account), account.project_id)
-            made = c.execute(
+            key_id, whose = str(uuid4()), (str(account), account.project_id)
+            c.execute(
                 """INSERT INTO api_key (id, name, account, project, read_only, digest, shown, created_at)
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
-                (str(uuid4()), name, *whose, read_only, digest, shown, self._clock.now()),
+                (key_id, name, *whose, read_only, digest, shown, self._clock.now()),
             )
-            return _only(c.execute(_KEY_BY_NUMBER, (made.lastrowid,)))
+            return _only(c.execute(_KEY_BY_ID, (key_id,)))
 
         return _key_of(await self._write(create))
 
@@ -199,7 +199,7 @@ class SqliteAccess:
 
         def revoke(c: sqlite3.Connection) -> Row:
             found = c.execute(
-                """SELECT n FROM api_key WHERE revoked_at IS NULL AND (id = :which OR name = :which)
+                """SELECT n, id FROM api_key WHERE revoked_at IS NULL AND (id = :which OR name = :which)
                    ORDER BY id = :which DESC LIMIT 1""",
                 {"which": name_or_id},
             ).fetchall()
@@ -207,10 +207,10 @@ class SqliteAccess:
                 raise KeyNotFound(
                     "No key in use has this name or id. bilt-mcp keys list has all keys."
                 )
-            (n,) = found[0]
+            n, key_id = found[0]
             c.execute("DELETE FROM login WHERE api_key = ?", (n,))
             c.execute("UPDATE api_key SET revoked_at = ? WHERE n = ?", (self._clock.now(), n))
-            return _only(c.execute(_KEY_BY_NUMBER, (n,)))
+            return _only(c.execute(_KEY_BY_ID, (key_id,)))
 
         return _key_of(await self._write(revoke))
 
@@ -243,14 +243,16 @@ class SqliteAccess:
                 (now, LAPSED_AT_ONCE),
             )
             length = round(seconds * 1000)
-            begun = c.execute(
+            c.execute(
                 """INSERT INTO login (id, digest, api_key, created_at, ends_at, boot_id, ends_mono, idle_ms)
                    SELECT ?, ?, n, ?, ?, ?, ?, ? FROM api_key WHERE id = ? AND revoked_at IS NULL""",
                 (login_id, digest, now, now + length, boot_id(), mono + length, idle_ms, key_id),
             )
-            if not begun.rowcount:
+            begun = c.execute(_LOGIN_BY_ID, (login_id, key_id)).fetchall()
+            if not begun:
                 raise KeyNotFound("This key is not in use any more.")
-            return _only(c.execute(_LOGIN_BY_ID, (login_id, key_id)))
+            row: Row = begun[0]
+            return row
 
         return _login_of(await self._write(begin))
 

@@ -227,13 +227,6 @@ async def test_a_key_that_was_told_is_there_after_a_kill(location: StoreLocation
         assert len(await access.keys()) in (len(told), len(told) + 1)
 
 
-async def test_keys_are_synced_to_the_disk(access: SqliteAccess) -> None:
-    def synchronous(connection: sqlite3.Connection) -> int:
-        return int(connection.execute("PRAGMA synchronous").fetchone()[0])
-
-    assert await access._on(access._writer, synchronous) == 2  # pyright: ignore[reportPrivateUsage]
-
-
 # -- logins --------------------------------------------------------------------------------------
 
 

@@ -53,9 +53,9 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "keys: they are not synced to the disk",
-        within(ACCESS_FILE, KEYS),
+        within(ACCESS_FILE, "test_access_power"),
         "PRAGMA synchronous = FULL",
-        "PRAGMA synchronous = OFF",
+        "PRAGMA synchronous = NORMAL",
     ),
     plant(
         "keys: who is let in waits for a key that is being made",
