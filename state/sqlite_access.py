@@ -2,16 +2,17 @@
 
 Two files, because they are worth differently much: what keys and logins there are is synced to the disk before
 anybody hears of it, what was asked for in the last minute never is. Two threads, because who is let in must not wait
-for a key that is being made.
+for a key that is being made; and mostly none, because to let somebody in takes no longer than a change of threads.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from uuid import uuid4
 
 import aiosqlite
@@ -26,11 +27,12 @@ from .hop import Hop
 from .location import StoreLocation
 from .migrate import migrate, refuse_foreign
 from .sqlite_base import CLOSED, on_a_thread
-from .sqlite_limits import FOREVER, Limits, Used
+from .sqlite_limits import FOREVER, HeldUp, Limits, Used
 from .trouble import TROUBLE, unavailable
 from .turn import WriteTurn
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Row = tuple[Any, ...]
 
 LAPSED_AT_ONCE = 100
@@ -45,6 +47,14 @@ _LOGIN_BY_DIGEST = f"{_LOGIN} l.digest = ?"
 _LOGIN_BY_ID = f"{_LOGIN} l.id = ? AND k.id = ?"
 
 
+class RunAtOnce(Protocol[T_co]):
+    """Looks and counts; without `wait` it raises `HeldUp` where it would have to wait for another process."""
+
+    def __call__(self, c: sqlite3.Connection, /, *, wait: bool) -> T_co:
+        """What was found."""
+        ...
+
+
 class SqliteAccess:
     """`AccessStore` on two SQLite files. Open it with `async with`."""
 
@@ -56,6 +66,8 @@ class SqliteAccess:
         self._limits = Limits(location, self._clock)
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
+        self._reading = threading.Lock()
+        """Held by whoever uses the reader or counts, on whatever thread."""
 
     async def __aenter__(self) -> Self:
         """Open the files, make or migrate their schemas. Raises `StoreUnavailable`."""
@@ -149,10 +161,33 @@ class SqliteAccess:
     ) -> T:
         if connection is None:
             raise StoreUnavailable(CLOSED)
+        if connection is self._reader:
+            run = partial(self._by_itself, run)
         try:
             return await self._hop.call(connection, run)
         except TROUBLE as error:
             raise self._unavailable(error) from error
+
+    def _by_itself(self, run: Callable[[sqlite3.Connection], T], c: sqlite3.Connection) -> T:
+        with self._reading:
+            return run(c)
+
+    async def _at_once(self, run: RunAtOnce[T]) -> T:
+        """Run what every request asks for in the event loop, unless it would have to wait for somebody.
+
+        Going to a thread and back takes as long as the whole look.
+        """
+        opened: Any = self._reader
+        if opened is not None and self._reading.acquire(blocking=False):
+            try:
+                return run(opened._conn, wait=False)
+            except HeldUp:
+                pass
+            except TROUBLE as error:
+                raise self._unavailable(error) from error
+            finally:
+                self._reading.release()
+        return await self._on(self._reader, partial(run, wait=True))
 
     def _unavailable(self, error: Exception) -> BiltError:
         new = "make new keys with `bilt-mcp keys create`"
@@ -216,15 +251,18 @@ class SqliteAccess:
 
     async def admit(self, digest: bytes, limit: int) -> Admission | None:
         """See `AccessStore.admit`."""
-        return await self._on(self._reader, partial(self._admit, digest, limit))
+        return await self._at_once(partial(self._admit, digest, limit))
 
-    def _admit(self, digest: bytes, limit: int, c: sqlite3.Connection) -> Admission | None:
+    def _admit(
+        self, digest: bytes, limit: int, c: sqlite3.Connection, *, wait: bool
+    ) -> Admission | None:
         found = c.execute(_KEY_BY_DIGEST, (digest,)).fetchall()
         if not found:
             return None
 
         row = found[0]
-        counted = self._limits.run(lambda c: self._limits.hit(c, _bucket(row[0]), limit, FOREVER))
+        bucket = _bucket(row[0])
+        counted = self._limits.run(lambda c: self._limits.hit(c, bucket, limit, FOREVER), wait=wait)
         assert counted is not None
         window, used = counted
         return Admission(_key_of(row, used), None, window)
@@ -258,9 +296,11 @@ class SqliteAccess:
 
     async def admit_login(self, digest: bytes, limit: int) -> Admission | None:
         """See `AccessStore.admit_login`."""
-        return await self._on(self._reader, partial(self._admit_login, digest, limit))
+        return await self._at_once(partial(self._admit_login, digest, limit))
 
-    def _admit_login(self, digest: bytes, limit: int, c: sqlite3.Connection) -> Admission | None:
+    def _admit_login(
+        self, digest: bytes, limit: int, c: sqlite3.Connection, *, wait: bool
+    ) -> Admission | None:
         found = c.execute(_LOGIN_BY_DIGEST, (digest,)).fetchall()
         if not found:
             return None
@@ -270,7 +310,8 @@ class SqliteAccess:
         counted = self._limits.run(
             lambda c: self._limits.hit(
                 c, _bucket(login.id), limit, login.expires_at, partial(self._goes_on, row)
-            )
+            ),
+            wait=wait,
         )
         return None if counted is None else Admission(login.key, login, counted[0])
 

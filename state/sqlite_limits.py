@@ -48,8 +48,12 @@ class Used:
     mono: int | None
 
 
+class HeldUp(Exception):
+    """Another process is counting right now."""
+
+
 class Limits:
-    """The counts of one process, on one thread: open, use and close it there."""
+    """The counts of one process: for one thread at a time."""
 
     def __init__(self, location: StoreLocation, clock: Clock) -> None:
         self._location = location
@@ -61,7 +65,7 @@ class Limits:
         self._file: tuple[int, int] | None = None
         self._own: sqlite3.Connection | None = None
         self._swept = -WINDOW_MS
-        self._hurried = False
+        self._waits = PATIENCE_SECONDS
 
     def close(self) -> None:
         """Close the file; the last process that does writes its journal into it."""
@@ -75,10 +79,13 @@ class Limits:
             if self._own is not None:
                 self._own.close()
 
-    def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in a transaction that nobody else's comes between. Raises `StoreUnavailable`."""
+    def run(self, work: Callable[[sqlite3.Connection], T], *, wait: bool = True) -> T:
+        """Run `work` in a transaction that nobody else's comes between. Raises `StoreUnavailable`.
+
+        Without `wait` it raises `HeldUp` where it would have to wait for another process.
+        """
         try:
-            return self._run(work)
+            return self._run(work) if wait else self._run_at_once(work)
         except TROUBLE as error:
             trouble = error
         try:
@@ -175,6 +182,15 @@ class Limits:
                 self._patience = IMPATIENT_SECONDS
             raise
 
+    def _run_at_once(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            with self._turn.taken(0):
+                return _transaction(self._connected(0), work)
+        except TROUBLE as error:
+            if is_held_up(error):
+                raise HeldUp from error
+            raise
+
     def _connected(self, patience: float) -> sqlite3.Connection:
         if self._connection is not None and self._file != _identity(self._path):
             self._disconnect()  # another process has made it anew
@@ -182,11 +198,10 @@ class Limits:
             self._location.make_file(self._path)
             self._file = _identity(self._path)
             self._connection = self._connect()
-        if patience != PATIENCE_SECONDS:
+            self._waits = PATIENCE_SECONDS
+        if patience != self._waits:
             self._connection.execute(f"PRAGMA busy_timeout = {patience * 1000:.0f}")
-        elif self._hurried:
-            self._connection.execute(f"PRAGMA busy_timeout = {PATIENCE_SECONDS * 1000:.0f}")
-        self._hurried = patience != PATIENCE_SECONDS
+            self._waits = patience
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
+from os import urandom
 from typing import Any
-from uuid import uuid4
 
 import anyio
 from starlette.exceptions import HTTPException
@@ -87,7 +87,7 @@ class _Passage:
         self._receive = receive
         self._send = send
         self._way: Way = way_of(scope["path"])
-        self._request_id = str(uuid4())
+        self._request_id = urandom(16).hex()
         self._extra = [*_SECURITY, (b"x-request-id", self._request_id.encode())]
         self._body_read = False
         self._request: OpenRequest | None = None

@@ -60,8 +60,8 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "keys: who is let in waits for a key that is being made",
         within(ACCESS_FILE, KEYS),
-        "return await self._on(self._reader, partial(self._admit, digest, limit))",
-        "return await self._on(self._writer, partial(self._admit, digest, limit))",
+        "return await self._at_once(partial(self._admit, digest, limit))",
+        "return await self._on(self._writer, partial(self._admit, digest, limit, wait=True))",
     ),
     plant(
         "logins: setting the time back keeps them alive",
@@ -122,5 +122,14 @@ PLANTS: tuple[Plant, ...] = (
         within("server/command.py", COMMAND),
         'if given.command == "keys" and given.project is not None:',
         "if False:",
+    ),
+    plant(
+        "limits: everybody waits for another process that counts",
+        within(
+            "state/sqlite_limits.py",
+            "test_access_at_once.py::test_while_another_process_counts_nobody_else_waits",
+        ),
+        "with self._turn.taken(0):",
+        "with self._turn.taken(2):",
     ),
 )
