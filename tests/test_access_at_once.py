@@ -61,7 +61,7 @@ async def test_while_another_process_counts_nobody_else_waits(access: SqliteAcce
         over.set()
 
     rounds = 0
-    with access.location.limits_turn.open("r+b") as turn:  # noqa: ASYNC230
+    with access.location.limits_turn.open("r+b") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
