@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -97,7 +97,7 @@ async def open_desk(config: Config, stores: OpenStores) -> Desk:
         project,
         config.terminal,
         stores.audience.count,
-        stores.stopping.is_set,
+        stopping=stores.stopping.is_set,
     )
 
 
@@ -144,12 +144,14 @@ class BiltOffice:
         self._desk: Desk | None = None
         self.key_of = key_of
         self.caller = clients.caller
+        self._read_only = clients.read_only
         self.live = Live(self.desk, stores.audience, tasks, stores.stopping, clients.most_streams)
 
     async def desk(self) -> Desk:
         """See `tools.Office.desk`."""
         if self._desk is None or self._desk.project is None:  # it may have one since
-            self._desk = await open_desk(self._config, self._stores)
+            desk = await open_desk(self._config, self._stores)
+            self._desk = replace(desk, read_only=self._read_only)
         return self._desk
 
 

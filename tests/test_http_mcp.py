@@ -98,6 +98,18 @@ async def test_a_read_only_key_changes_nothing_with_any_tool(site: HttpSite, pla
     assert after == before
 
 
+async def test_for_a_read_only_key_no_session_is_begun(site: HttpSite, place: Place) -> None:
+    async with site.agent("reader") as reader, site.agent("alice") as alice:
+        told = await reader.call("bilt_get_session")
+        assert told["error"] == "Session not found"
+        assert "read-only" in told["details"]["message"]
+        assert place.count("session") == 0
+        told = await reader.call("bilt_get_session", project_id=UNKNOWN)
+        assert told["error"] == "Project not found"
+        session_id = await alice.session_id()
+        assert (await reader.call("bilt_get_session"))["session_id"] == session_id
+
+
 async def test_a_read_only_key_does_nothing_to_a_task(site: HttpSite) -> None:
     async with site.agent("alice") as alice, site.wire("reader") as reader:
         _, workflow_id = await alice.start()

@@ -136,6 +136,8 @@ class Desk:
     """The program as a person has to call it to reach this store."""
     listeners: Callable[[str], int] = lambda _: 0
     """How many listen to the live updates of a session, in this process."""
+    read_only: bool = False
+    """Whether the caller may only look: then nothing is made for him, either."""
     stopping: Callable[[], bool] = lambda: False
     """Whether this process was told to stop: then nobody's answer is held any longer."""
 

@@ -6,8 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from bilt_mcp.state import Session, SessionNotFound
+
 from .arguments import ProjectId, SessionId
-from .desk import ToolContext, desk_of
+from .desk import Desk, ToolContext, desk_of
 from .registry import ToolSpec
 from .results import SessionResult, session_result
 from .waiting import Beat, needs_worker, wait_until
@@ -38,7 +40,7 @@ async def bilt_get_session(
     if session_id:
         session = await desk.store.session(desk.account, session_id)
     else:
-        session = await desk.store.latest_session(desk.account, project_id or desk.own_project.id)
+        session = await _newest(desk, project_id or desk.own_project.id)
     if needs_worker(session):
         await desk.engine.wake(news=False)
     known = session.revision if after_revision == UNSET else after_revision
@@ -47,6 +49,19 @@ async def bilt_get_session(
             desk, session.id, lambda now: now.revision > known, wait_seconds, beat=Beat(ctx)
         )
     return session_result(session, desk.terminal)
+
+
+async def _newest(desk: Desk, project_id: str) -> Session:
+    """The project's newest session; an idle one is made where there is none, unless the caller may make nothing."""
+    if not desk.read_only:
+        return await desk.store.latest_session(desk.account, project_id)
+    project = await desk.store.project(desk.account, project_id)
+    newest = await desk.store.newest_ids(desk.account, "session", limit=1, project_id=project.id)
+    if not newest:
+        raise SessionNotFound(
+            "This project has no session yet, and a read-only key cannot begin one. Call again when somebody has."
+        )
+    return await desk.store.session(desk.account, newest[0])
 
 
 TOOL = ToolSpec(
