@@ -8,7 +8,16 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from bilt_mcp.state import Caller, Claim, Failure, FailureCode, InvocationStatus, Note
+from bilt_mcp.state import (
+    Caller,
+    Claim,
+    Failure,
+    FailureCode,
+    Invocation,
+    InvocationStatus,
+    Note,
+    SqliteStore,
+)
 from bilt_mcp.tools import cancelling
 
 from .support.agents import STAMP, Hand
@@ -249,3 +258,24 @@ async def test_what_one_account_has_read_another_does_not_see(rest: Inside, hand
     key = await new_key(rest.server.site.access, "limited", project=elsewhere.id)
     assert (await rest.http.get(path)).status_code == 200
     assert (await rest.http.get(path, headers=bearer(key))).status_code == 404
+
+
+async def test_a_cancel_that_comes_too_late_does_not_stop_the_next_of_the_run(
+    rest: Inside, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await rest.create("build")
+    claim = await through(hand, 1)
+    look, next_ones = SqliteStore.invocation, list[Json]()
+
+    async def look_too_early(store: SqliteStore, account: str, workflow_id: str) -> Invocation:
+        found = await look(store, account, workflow_id)
+        if found.status is InvocationStatus.RUNNING:
+            await hand.complete(claim)
+            next_ones.append(await rest.create("build"))
+        return found
+
+    monkeypatch.setattr(SqliteStore, "invocation", look_too_early)
+    assert fits((await rest.cancel(one)).json())["status"] == "succeeded"
+    (two,) = next_ones
+    assert two["runId"] == one["runId"]
+    assert (await rest.get(two))["status"] == "queued"
