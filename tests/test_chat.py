@@ -222,20 +222,12 @@ async def test_a_store_that_fails_is_the_documented_error_and_says_nothing_of_us
 ) -> None:
     thread = (await alice.say())["thread_id"]
     asked = {body: thread if body == "thread_id" else "go"}
-    with closing(sqlite3.connect(place.location.database)) as database:
-        database.execute(
-            "CREATE TRIGGER broken BEFORE UPDATE ON session BEGIN SELECT RAISE(ABORT, 'no'); END"
-        )
-        database.execute(
-            "CREATE TRIGGER broken_too BEFORE INSERT ON session BEGIN SELECT RAISE(ABORT, 'no'); END"
-        )
-        database.commit()
+    with closing(sqlite3.connect(place.location.database, isolation_level=None)) as database:
+        database.execute("ALTER TABLE audit RENAME TO gone")
         try:
             answer = await alice.post(path, asked)
         finally:
-            database.execute("DROP TRIGGER broken")
-            database.execute("DROP TRIGGER broken_too")
-            database.commit()
+            database.execute("ALTER TABLE gone RENAME TO audit")
     assert answer.status_code == 500
     assert set(answer.json()) == {"error", "message"}
     assert answer.json()["error"] == error

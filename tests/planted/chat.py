@@ -4,40 +4,60 @@ from __future__ import annotations
 
 from .plant import Plant, plant, within
 
+CHAT = "test_chat.py::"
+GATES = "test_chat_gates.py::"
+LOGIN = "test_login.py::"
+REJOIN = "test_chat_rejoin.py::"
+STREAM = "test_chat_stream.py::"
+
 PLANTS: tuple[Plant, ...] = (
     plant(
         "chat: a click that comes late answers the next question",
-        within("server/http/chat.py", "test_chat_gates"),
+        within(
+            "server/http/chat.py",
+            GATES + "test_a_yes_before_the_next_question_is_answered_with_that",
+        ),
         "        if gate is None or asked.action_id not in (None, gate.action_id):\n",
         "        if gate is None:\n",
     ),
     plant(
         "chat: an unknown thread is told from one where nothing waits",
-        within("server/http/chat.py", "test_chat_gates"),
+        within(
+            "server/http/chat.py", GATES + "test_where_nothing_waits_the_answer_is_the_same_for_all"
+        ),
         "        except SessionNotFound:\n            raise nothing_pending() from None\n",
         "        except SessionNotFound:\n            raise\n",
     ),
     plant(
         "chat: a store that fails is told with its place",
-        within("server/http/chat_requests.py", "test_chat"),
+        within(
+            "server/http/chat_requests.py",
+            CHAT + "test_a_store_that_fails_is_the_documented_error_and_says_nothing_of_us",
+        ),
         '        raise Refused(500, code, f"{what}: {why}; error_id {error_id}") from error\n',
         '        raise Refused(500, code, f"{what}: {error.message}; error_id {error_id}") from error\n',
     ),
     plant(
         "chat: a stopping server keeps who waits",
-        within("server/http/chat.py", "test_chat"),
+        within(
+            "server/http/chat.py",
+            CHAT + "test_a_server_that_stops_lets_go_of_who_waits_and_the_workflow_goes_on",
+        ),
         "await first_of(until_reached, until_gone, self._site.stopping.wait)",
         "await first_of(until_reached, until_gone)",
     ),
     plant(
         "chat: who has gone is waited for",
-        within("server/http/chat.py", "test_chat"),
+        within("server/http/chat.py", CHAT + "test_nothing_waits_on_for_a_caller_who_has_gone"),
         "await first_of(until_reached, until_gone, self._site.stopping.wait)",
         "await first_of(until_reached, self._site.stopping.wait)",
     ),
     plant(
         "stream: who comes back hears the last event again",
-        within("server/http/chat_events.py", "test_chat_rejoin"),
+        within(
+            "server/http/chat_events.py",
+            STREAM + "test_a_workflow_that_fails_is_told_as_an_error_and_then_as_complete",
+        ),
         "        if there > after\n",
         "        if there >= after\n",
     ),
@@ -49,19 +69,25 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "stream: each reads for himself",
-        within("server/http/chat_stream.py", "test_chat_rejoin"),
+        within("server/http/chat_stream.py", REJOIN + "test_one_reads_for_all_who_are_equally_far"),
         "        if reading is None:\n",
         "        if True:\n",
     ),
     plant(
         "stream: trouble with the store ends it",
-        within("server/http/chat_stream.py", "test_chat_rejoin"),
+        within(
+            "server/http/chat_stream.py",
+            REJOIN + "test_trouble_with_the_store_is_told_once_and_looked_over",
+        ),
         "                    await anyio.sleep(TROUBLE_SECONDS)\n                    continue\n",
         "                    return\n",
     ),
     plant(
         "stream: a question whose time is up stays open",
-        within("server/http/chat_stream.py", "test_chat_stream"),
+        within(
+            "server/http/chat_stream.py",
+            STREAM + "test_a_question_whose_time_is_up_ends_the_stream_by_itself",
+        ),
         "        look_at = time.monotonic() + expires_in(known.session)\n",
         '        look_at = float("inf")\n',
     ),
@@ -88,25 +114,37 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "login: a script can read the cookie",
-        within("server/http/login.py", "test_login"),
+        within(
+            "server/http/login.py",
+            LOGIN + "test_a_key_is_exchanged_for_a_cookie_that_no_script_and_no_other_site_can_use",
+        ),
         "                httponly=True,\n                samesite",
         "                httponly=False,\n                samesite",
     ),
     plant(
         "login: a logout leaves the login",
-        within("server/http/login.py", "test_login"),
+        within(
+            "server/http/login.py",
+            LOGIN + "test_after_the_logout_the_cookie_is_gone_and_good_for_nothing",
+        ),
         '        with told_as("logout_error", "Failed to log out"):\n            await self._end(request)\n',
         '        with told_as("logout_error", "Failed to log out"):\n',
     ),
     plant(
         "login: behind TLS the cookie may travel in the clear",
-        within("server/http/login.py", "test_login"),
+        within(
+            "server/http/login.py",
+            LOGIN + "test_where_the_cookie_leaves_the_machine_it_travels_encrypted_only",
+        ),
         '    if request.url.scheme == "https":\n        return True\n',
         "",
     ),
     plant(
         "login: a page that sends no origin is anybody's",
-        within("server/http/gate.py", "test_login"),
+        within(
+            "server/http/gate.py",
+            LOGIN + "test_a_page_of_another_site_can_do_nothing_with_the_cookie",
+        ),
         '            and head.get(b"sec-fetch-site") not in _SAME_PAGE\n',
         "            and False\n",
     ),
