@@ -5,6 +5,7 @@ from __future__ import annotations
 from .plant import Plant, plant, within
 
 STORE = "test_store_invocations"
+PAGES = "test_store_invocation_pages"
 CALLS = "test_called_steps"
 RUN = "test_invocations"
 
@@ -41,25 +42,25 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "invocations: a page begins with the last one of the page before",
-        within("state/sqlite_invocations.py", STORE),
+        within("state/sqlite_invocations.py", PAGES),
         "w.session = :session AND w.n < :before",
         "w.session = :session AND w.n <= :before",
     ),
     plant(
         "invocations: filtered ones are numbered among themselves",
-        within("state/sqlite_invocations.py", STORE),
+        within("state/sqlite_invocations.py", PAGES),
         "enumerate(between))",
         "zip(range(len(rows)), [[row['n']] for row in rows]))",
     ),
     plant(
         "invocations: what took too long has only failed",
-        within("state/sqlite_invocations.py", STORE),
+        within("state/sqlite_invocations.py", PAGES),
         "WHEN 'timed_out' THEN 'timed_out' ELSE",
         "WHEN 'timed-out' THEN 'timed_out' ELSE",
     ),
     plant(
         "invocations: a gate that nobody answered waits until somebody looks at the session",
-        within("state/sqlite_invocations.py", STORE),
+        within("state/sqlite_invocations.py", PAGES),
         "gate is None or gate.expires_at is None or gate.expires_at > self._clock.now()",
         "gate is None or gate.expires_at != 0",
     ),
