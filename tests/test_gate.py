@@ -136,8 +136,10 @@ async def test_a_body_that_is_announced_as_50_mb_is_refused_on_every_route_befor
 
 
 async def test_a_body_of_50_mb_without_a_length_is_never_kept_and_refused_wherever_it_would_be_read(
-    server: Server,
+    server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("bilt_mcp.server.http.body.LINGER_SECONDS", 60.0)  # on a busy machine
+
     async def megabytes(many: int) -> AsyncIterator[bytes]:
         for _ in range(many):
             yield b" " * MEGABYTE

@@ -270,6 +270,20 @@ async def test_no_more_of_a_body_is_read_than_is_needed_to_refuse_it(place: Plac
         assert stranger.status == 401
 
 
+async def test_who_goes_on_sending_after_a_refusal_is_heard_out_for_a_moment_only(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bilt_mcp.server.http.body.LINGER_SECONDS", 0.2)
+    settings = HttpSettings(key_rate=0, most_body_bytes=1)
+    async with gated(place.config(), ROUTES, settings) as gate:
+        key = await new_key(gate.site.access)
+        headers = {**bearer(key), **JSON_TYPE}
+        found = await gate.ask("POST", "/v1/who", headers, [b"12"] * 3, stalls=True)
+        assert (found.status, found.headers["connection"]) == (413, "close")
+        assert found.parts_read == 3
+        assert found.is_complete
+
+
 async def test_failures_behind_the_gate_have_the_documented_shapes_and_tell_no_secret(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,8 +8,10 @@ from starlette.types import Message, Receive
 
 from .errors import Refused
 
-LINGER_SECONDS = 1.0
+LINGER_SECONDS = 5.0
 """How long a sender who was refused may go on, so that he sees the answer and not a reset."""
+SILENCE_SECONDS = 1.0
+"""How long he may pause meanwhile."""
 
 
 async def read_body(receive: Receive, most: int, seconds: float) -> bytes:
@@ -39,8 +41,11 @@ def too_large(most: int) -> Refused:
 async def linger(receive: Receive) -> None:
     """Throw away what still comes, for a moment: a connection that is closed on unread bytes loses the answer, too."""
     with anyio.move_on_after(LINGER_SECONDS):
-        while (await receive()).get("more_body", False):
-            pass
+        more = True
+        while more:
+            more = False
+            with anyio.move_on_after(SILENCE_SECONDS):
+                more = (await receive()).get("more_body", False)
 
 
 def again(body: bytes, receive: Receive) -> Receive:

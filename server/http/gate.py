@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bilt_mcp.state import BiltError, StoreUnavailable
 
-from .body import LINGER_SECONDS, again, linger, read_body, too_large
+from .body import SILENCE_SECONDS, again, linger, read_body, too_large
 from .doorman import Entry, limit_headers, too_many
 from .errors import Refused, crashed, refused, response
 from .head import Head, address_of
@@ -237,7 +237,7 @@ class _Passage:
         if self._status == 0:
             await self._refuse(error, None)
         else:
-            with anyio.move_on_after(LINGER_SECONDS):  # who does not read does not see the end
+            with anyio.move_on_after(SILENCE_SECONDS):  # who does not read does not see the end
                 await self.send({"type": "http.response.body", "body": b""})
 
     # -- answers ---------------------------------------------------------------------------------
