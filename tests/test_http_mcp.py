@@ -9,9 +9,9 @@ from mcp.shared.exceptions import MCPError
 
 from bilt_mcp.tools import TOOLS
 
-from .support.agents import NO_SESSION, UNKNOWN
+from .support.agents import NO_SESSION, UNKNOWN, Json
 from .support.agents import still as still  # a fixture, like the next one
-from .support.http_site import ERAS, HttpSite, answer, site_at
+from .support.http_site import ERAS, HttpSite, Wire, answer, site_at
 from .support.memory_wire import TASK_CAPABILITIES
 from .support.places import Place
 from .support.places import place as place
@@ -60,6 +60,29 @@ async def test_the_http_session_of_one_key_is_unknown_to_every_other(
         assert (await alice.ask("tools/list"))["result"]["tools"]
 
 
+async def test_the_task_of_one_account_is_unknown_to_every_other(site: HttpSite) -> None:
+    async with site.agent("alice") as alice, site.wire("eve") as eve, site.wire("bob") as bob:
+        _, workflow_id = await alice.start()
+
+        async def ask(wire: Wire, method: str, task_id: str, about: str = "") -> Json:
+            given: Json = {
+                "taskId": task_id,
+                "inputResponses": {},
+                "capabilities": TASK_CAPABILITIES,
+            }
+            told = answer(await wire.modern(method, about or task_id, **given))
+            return {key: told[key] for key in ("result", "error") if key in told}
+
+        for method in ("tasks/get", "tasks/update", "tasks/cancel"):
+            foreign = await ask(eve, method, workflow_id)
+            assert foreign == await ask(eve, method, UNKNOWN)
+            assert foreign["error"]["code"] == -32602
+        assert (await ask(bob, "tasks/get", workflow_id, UNKNOWN))["error"]["code"] == -32020
+        assert (await ask(bob, "tasks/get", workflow_id))["result"]["status"] == "working"
+        assert "result" in await ask(bob, "tasks/cancel", workflow_id)
+        assert (await alice.call("bilt_get_session"))["status"] == "cancelled"
+
+
 async def test_the_history_knows_the_key_and_the_way_that_a_caller_came(
     site: HttpSite, place: Place
 ) -> None:
@@ -88,7 +111,7 @@ async def test_a_read_only_key_changes_nothing_with_any_tool(site: HttpSite, pla
         session_id, _ = await alice.start()
         before = place.rows("SELECT * FROM workflow"), place.count("audit"), place.count("project")
         for tool in CHANGES:
-            for arguments in ({"session_id": session_id}, {"nonsense": 1}, {}):
+            for arguments in ({"session_id": session_id}, {"nonsense": 1}):
                 told = await reader.call(tool, **arguments)
                 assert told["error"] == "Permission denied"
                 assert tool in told["details"]["message"]
