@@ -44,12 +44,16 @@ class ProjectVerbs(SharedWrites):
         """See `SessionStore.project`."""
         return project_of(await self._read(lambda c: project_row(c, account, project_id)))
 
-    async def projects(self, account: str) -> Sequence[Project]:
+    async def projects(self, account: str, after: str | None = None) -> Sequence[Project]:
         """See `SessionStore.projects`."""
-        sql = f"""SELECT * FROM project WHERE account = :account AND (:only IS NULL OR id = :only)
+        sql = f"""SELECT * FROM project WHERE account = :account AND (:only IS NULL OR id = :only) AND n < :before
                   ORDER BY n DESC LIMIT {MOST_PROJECTS}"""
-        rows = await self._read(lambda c: c.execute(sql, whose(account)).fetchall())
-        return [project_of(row) for row in rows]
+
+        def look(c: sqlite3.Connection) -> list[Row]:
+            before = 1 << 62 if after is None else project_row(c, account, after)["n"]
+            return c.execute(sql, {**whose(account), "before": before}).fetchall()
+
+        return [project_of(row) for row in await self._read(look)]
 
     async def create_project(
         self,

@@ -66,8 +66,8 @@ class SessionStore(InvocationStore, TimelineStore, Protocol):
         """One project. Raises `ProjectNotFound`."""
         ...
 
-    async def projects(self, account: str) -> Sequence[Project]:
-        """The account's newest projects, newest first, 200 at most."""
+    async def projects(self, account: str, after: str | None = None) -> Sequence[Project]:
+        """The account's projects, newest first, 200 at most; older than `after`, or `ProjectNotFound` is raised."""
         ...
 
     async def create_project(

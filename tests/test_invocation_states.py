@@ -207,6 +207,53 @@ async def test_a_step_that_was_left_out_is_told_neither_as_done_nor_as_failed(
     assert [(done["call"], done["index"]) for done in found["result"]["steps"]] == [("build", 1)]
 
 
+async def test_runtimes_are_listed_page_by_page_however_many_there_are(
+    rest: Inside, hand: Hand
+) -> None:
+    made = [rest.runtime]
+    for number in range(230):
+        made.append((await hand.store.open_project("local", f"/none/{number}", f"p{number}")).id)
+    read: list[Json] = []
+    query: dict[str, str] = {"limit": "100"}
+    while True:
+        page = (await rest.http.get(f"/v1/spaces/{rest.space}/runtimes", params=query)).json()
+        read += page["data"]
+        await hand.store.open_project("local", f"/none/new {len(read)}", "new")
+        if page["nextCursor"] is None:
+            break
+        query["cursor"] = page["nextCursor"]
+    assert [each["id"] for each in read] == made[::-1]
+    assert (read[-1]["status"], read[0]["status"]) == ("ready", "missing")
+    for wrong in ("AAAAAAAAAAAAAAAAAAAAAA", "x"):
+        query["cursor"] = wrong
+        answer = await rest.http.get(f"/v1/spaces/{rest.space}/runtimes", params=query)
+        assert answer.status_code == 400
+        assert answer.json()["details"]["fields"][0]["field"] == "cursor"
+
+
+async def test_who_may_only_read_gets_and_waits_but_starts_and_stops_nothing(
+    rest: Inside, hand: Hand
+) -> None:
+    one = await rest.create("build")
+    key = await new_key(rest.server.site.access, "reader", read_only=True)
+    path = f"/v1/invocations/{one['id']}"
+    headers = bearer(key)
+    assert (await rest.http.get(path, headers=headers)).status_code == 200
+    waited = await rest.http.post(f"{path}/wait", json={"timeoutMs": 1}, headers=headers)
+    assert waited.status_code == 200
+    refused = [
+        await rest.http.post(f"{path}/cancel", json={}, headers=headers),
+        await rest.http.post(
+            f"/v1/spaces/{rest.space}/runtimes/{rest.runtime}/invocations",
+            json={"runtimeId": rest.runtime, "steps": [{"call": "build"}]},
+            headers=headers,
+        ),
+    ]
+    told = [(answer.status_code, answer.json()["code"]) for answer in refused]
+    assert told == [(403, "read_only_key")] * 2
+    assert (await rest.get(one))["status"] == "queued"
+
+
 async def test_who_lists_reads_each_as_it_is_alone(rest: Inside, hand: Hand) -> None:
     one = await rest.create("build")
     claim = await through(hand, 1)

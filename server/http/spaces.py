@@ -35,12 +35,10 @@ def routes(site: Site) -> list[BaseRoute]:
         limit, after = limit_of(query), cursor_of(query)
         desk = await site.desk(identity_of(request.scope))
         check_space(desk, request)
-        projects = list(await desk.store.projects(desk.account))
-        if after is not None:
-            ids = [project.id for project in projects]
-            if after not in ids:
-                raise bad_cursor()
-            projects = projects[ids.index(after) + 1 :]
+        try:
+            projects = await desk.store.projects(desk.account, after)
+        except ProjectNotFound:
+            raise bad_cursor() from None
         shown = projects[:limit]
         offers = await desk.engine.offers(shown)
         page: RuntimePage = {

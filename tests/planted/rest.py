@@ -38,7 +38,7 @@ PLANTS: tuple[Plant, ...] = (
         "rest: who polls sees an old answer",
         within("server/http/seen.py", STATES),
         "        if version != self._version:\n",
-        "        if version is None:\n",
+        "        if self._version is None:\n",
     ),
     plant(
         "rest: what one account has read another sees",
