@@ -33,6 +33,7 @@ from .support.chat import server as server
 from .support.chat import store as store
 from .support.http import key_in, serve_process, serving
 from .support.places import Place, open_place
+from .support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -110,10 +111,17 @@ async def test_one_reads_for_all_who_are_equally_far(
         looks += 1
         return await timeline(*args, **more)  # type: ignore[arg-type]
 
+    heard: list[str] = []
+
+    async def follow() -> None:
+        async with alice.stream(thread) as events:
+            async for event in events:
+                heard.append(str(event))
+
     async with anyio.create_task_group() as tasks:
         for _ in range(40):
-            tasks.start_soon(alice.follow, thread)
-        await anyio.sleep(0.5)
+            tasks.start_soon(follow)
+        await wait_until(lambda: heard.count("token begun") == 40, "all are equally far")
         monkeypatch.setattr(SqliteStore, "timeline", counted)
         (place.project / "go").touch()
     # Apart they would have looked at least once each for the output, and once for the end.

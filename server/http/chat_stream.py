@@ -6,7 +6,6 @@ of the server is no more than a reconnection. However many follow a thread, one 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import Counter
@@ -23,20 +22,17 @@ from starlette.types import Receive, Scope, Send
 from bilt_mcp.state import (
     BiltError,
     InvalidArguments,
-    Over,
     Place,
     Problem,
-    SessionNotFound,
     StoreUnavailable,
     Timeline,
     Watch,
     iso,
-    limited_to,
 )
 from bilt_mcp.tools import Desk, expires_in, needs_worker
 
-from .chat_answers import report_of
-from .chat_events import KEEP_ALIVE, RETRY, ChatEvent, events_of, place_of
+from .chat_events import KEEP_ALIVE, RETRY, ChatEvent, place_of
+from .chat_reading import Reader
 from .chat_requests import thread_id_of, told_as
 from .errors import Refused
 from .first import first_of
@@ -48,12 +44,9 @@ log = logging.getLogger("bilt_mcp.server")
 KEEP_ALIVE_SECONDS = 15.0
 LOOK_AGAIN_SECONDS = 2.0
 """How often a stream sees to it that a worker is alive."""
-AT_ONCE = 100
-"""Messages that are read, and sent, at once: what a slow reader makes us keep."""
 MOST_STREAMS = 256
 """Streams of one login."""
 TROUBLE_SECONDS = 1.0
-BEGINNING = Place(0)
 _HEADERS = {
     "cache-control": "no-store",
     "content-type": "text/event-stream; charset=utf-8",
@@ -63,7 +56,7 @@ _HEADERS = {
 
 def routes(site: Site) -> list[BaseRoute]:
     """The chat's stream."""
-    reader, open_streams = _Reader(), Counter[str]()
+    reader, open_streams = Reader(), Counter[str]()
 
     async def stream(request: Request) -> Response:
         with told_as("stream_error", "Failed to stream"):
@@ -128,35 +121,13 @@ async def _now(desk: Desk, session_id: str) -> Place | None:
         after = known.happenings[-1].place
 
 
-class _Reader:
-    """Reads timelines; who asks for what somebody is reading already gets the same."""
-
-    def __init__(self) -> None:
-        self._under_way: dict[object, asyncio.Task[Timeline | None]] = {}
-
-    async def read(self, desk: Desk, session_id: str, after: Place | None) -> Timeline | None:
-        """See `SessionStore.timeline`. May be a moment old; its `pulse` says of which."""
-        key = (desk.account, limited_to(desk.account), session_id, after)
-        reading = self._under_way.get(key)
-        if reading is None:
-            look = desk.store.timeline(desk.account, session_id, after, AT_ONCE)
-            reading = self._under_way[key] = asyncio.ensure_future(look)
-            reading.add_done_callback(lambda done: self._done(key, done))
-        return await asyncio.shield(reading)  # who goes leaves it to the others
-
-    def _done(self, key: object, reading: asyncio.Task[Timeline | None]) -> None:
-        del self._under_way[key]
-        if not reading.cancelled():
-            reading.exception()  # whoever waits is told; if nobody does, nobody needs to be
-
-
 class _Stream(Response):
     """One stream, as the answer to one request."""
 
     def __init__(
         self,
         site: Site,
-        reader: _Reader,
+        reader: Reader,
         desk: Desk,
         session_id: str,
         after: Place | None,
@@ -199,19 +170,24 @@ class _Stream(Response):
         with store.watch(self._desk.account, self._session_id, messages=True) as watch:
             while True:
                 try:
-                    known = await self._reader.read(self._desk, self._session_id, self._after)
-                    self._troubled = False
-                    if known is None or await self._tell(send, known):
-                        return
+                    piece = await self._reader.read(self._desk, self._session_id, self._after)
                 except StoreUnavailable as error:
                     await self._tell_trouble(send, "The store cannot be used now.", error)
                     await anyio.sleep(TROUBLE_SECONDS)
                     continue
-                except SessionNotFound as error:
+                except BiltError as error:
                     await self._tell_trouble(send, "This thread is gone.", error)
                     return
-                if not known.has_more:
-                    await self._until_news(send, watch, known)
+                self._troubled = False
+                if piece is None:
+                    return
+                if piece.data:
+                    await self._send(send, piece.data)
+                self._after = piece.after
+                if piece.is_last:
+                    return
+                if not piece.known.has_more:
+                    await self._until_news(send, watch, piece.known)
 
     async def _until_news(self, send: Send, watch: Watch, known: Timeline) -> None:
         """Return when there may be more; a stream where nothing happens reads nothing."""
@@ -229,23 +205,6 @@ class _Stream(Response):
                 return
             if now >= beat_at:
                 await self._send(send, KEEP_ALIVE)
-
-    async def _tell(self, send: Send, known: Timeline) -> bool:
-        """Send what is new; whether that was the end."""
-        told: list[bytes] = []
-        for happening in known.happenings:
-            report = None
-            if isinstance(happening.what, Over):
-                over = happening.what.workflow.id
-                found = await self._desk.store.invocation(self._desk.account, over)
-                report = report_of(found)
-            after = self._after or BEGINNING
-            for place, event in events_of(self._session_id, happening, after, report):
-                told.append(event.encoded())
-                self._after = place
-        if told:
-            await self._send(send, b"".join(told))
-        return bool(known.happenings) and isinstance(known.happenings[-1].what, Over)
 
     async def _tell_trouble(self, send: Send, told: str, error: BiltError) -> None:
         """Say once that there is trouble. It has no id: who comes back asks for what he has not seen."""

@@ -69,7 +69,9 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "stream: each reads for himself",
-        within("server/http/chat_stream.py", REJOIN + "test_one_reads_for_all_who_are_equally_far"),
+        within(
+            "server/http/chat_reading.py", REJOIN + "test_one_reads_for_all_who_are_equally_far"
+        ),
         "        if reading is None:\n",
         "        if True:\n",
     ),
