@@ -48,7 +48,7 @@ HELD = "bare Starlette with as many streams that say nothing"
 def measure_http(product: Product, folder: Path, count: int, few: int) -> list[Row]:
     """Look `count` times at an invocation and at a session; cancel, and read a step's line, `few` times."""
     with ExitStack() as stack:
-        starting = stack.enter_context(ours(folder, product.store.name, count + few))
+        starting = stack.enter_context(ours(folder, product.store.name, 3 * count + few))
         mcp = stack.enter_context(bare(folder, "mcp"))
         workflow = product.send("lines 1")["workflow_id"]
         product.finish()
@@ -58,23 +58,34 @@ def measure_http(product: Product, folder: Path, count: int, few: int) -> list[R
         with served.wire() as wire:
             same.write_bytes(wire.ask(wire.request("GET", path, headers=served.callers()[0])))
         routes = stack.enter_context(bare(folder, "routes", str(same))).ready()
+        rest = Row("http get", "GET of an invocation, at rest", SAME, target=Target(ratio=1.5))
         return [
-            _get(served, path, routes, count),
+            _get(served, path, routes, rest, count),
+            _get_running(product, served, routes, count),
             _call(served, mcp.ready(), count),
             _cancel(product, served, few),
             _line(served, routes, few),
         ]
 
 
-def _get(served: Served, path: str, routes: Served, count: int) -> Row:
-    row = Row("http get", "GET of an invocation", SAME, target=Target(ratio=1.5))
+def _get(served: Served, path: str, routes: Served, row: Row, count: int) -> Row:
     with served.wire() as wire, routes.wire() as floor:
         asked = [_asking(wire, path, caller) for caller in served.callers()]
         same = _asking(floor, f"/same/{uuid4()}", {})
-        if json.loads(asked[0]()) != json.loads(same()):
+        if json.loads(asked[0]()).keys() != json.loads(same()).keys():
             raise RuntimeError("the floor of a GET answers something else")
         _alternate(row, count, [same], asked)
     return row
+
+
+def _get_running(product: Product, served: Served, routes: Served, count: int) -> Row:
+    """A step prints ten lines a second meanwhile, so what was read before is of no use for long."""
+    row = Row("http get running", "GET of an invocation, while its step prints", SAME)
+    workflow = product.send("busy")["workflow_id"]
+    try:
+        return _get(served, f"/v1/invocations/{workflow}", routes, row, count)
+    finally:
+        product.cancel()
 
 
 def _asking(wire: HttpWire, path: str, caller: Mapping[str, str]) -> Callable[[], bytes]:

@@ -78,9 +78,9 @@ class Starting:
 def ours(folder: Path, store: str, requests: int = 0) -> Generator[Starting]:
     """`bilt-mcp serve` for the scratch project and a store below `folder`, with its own limits.
 
-    There are as many keys as nobody is refused who asks for `requests` a minute, and some more, taking turns.
+    There are so many keys that nobody is refused when all take turns to ask `requests` times within a minute.
     """
-    count = 4 + 2 * requests // RATE
+    count = 4 + requests // (RATE - 10)
     keys = [f"bilt_live_{secrets.token_urlsafe(32)}" for _ in range(count)]
     anyio.run(_keep, folder / store, keys)
     program, *places = server_argv(folder, store)

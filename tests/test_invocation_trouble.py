@@ -9,9 +9,10 @@ from uuid import uuid4
 import anyio
 import pytest
 
+from bilt_mcp.engine import LocalEngine
 from bilt_mcp.server.http import invocations
 from bilt_mcp.server.http.identity import Identity
-from bilt_mcp.state import Account, Caller, SqliteStore, StoreFull
+from bilt_mcp.state import Account, Caller, ProcessRecord, SqliteStore, StoreFull
 from bilt_mcp.tools import cancelling
 
 from .support.agents import UNKNOWN
@@ -20,6 +21,7 @@ from .support.http import new_key
 from .support.places import Place
 from .support.places import place as place
 from .support.rest import Inside, inside, step, tree
+from .support.rpc import PATIENCE
 from .support.seed import Json, fits
 from .support.waiting import wait_until
 
@@ -56,6 +58,30 @@ async def fails(*_: Any, **__: Any) -> Any:
 
 async def hangs(*_: Any, **__: Any) -> Any:
     await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize("look", ["get", "list"])
+async def test_who_only_looks_is_not_told_for_ever_that_it_runs(
+    rest: Inside, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """As after a power cut: the worker, and what could have started another one, are gone."""
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalEngine, "wake", nothing)
+        lost = await rest.create("hang")
+        store = (await rest.server.site.desk(ME)).store
+        assert isinstance(store, SqliteStore)
+        epoch = await store.take_over(ProcessRecord("another boot", 1, 0), "1")
+        claim = await store.claim(epoch)
+        assert claim is not None
+        assert (await rest.get(lost))["status"] == "dispatching"
+    path = {"get": f"/v1/invocations/{lost['id']}", "list": f"/v1/runs/{lost['runId']}/invocations"}
+    with anyio.fail_after(PATIENCE):
+        while "worker_lost" not in (await rest.http.get(path[look])).text:  # noqa: ASYNC110
+            await anyio.sleep(0.05)
+
+
+async def nothing(*_: Any, **__: Any) -> None:
+    pass
 
 
 @pytest.mark.parametrize("verb", [fails, hangs])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from bilt_mcp.state import Session, Watch
+from bilt_mcp.state import Session, Watch, Workflow
 
 from .desk import Desk, ToolContext
 from .results import session_result
@@ -97,9 +97,9 @@ def _is_idle(desk: Desk, beat: Beat | None) -> bool:
     return beat is not None and desk.stopping()
 
 
-def needs_worker(session: Session) -> bool:
-    """Whether the session's workflow cannot get on without a worker."""
-    return session.status in ("pending", "running", "cancelling")
+def needs_worker(found: Session | Workflow) -> bool:
+    """Whether the workflow, or the session's, cannot get on without a worker."""
+    return found.status in ("pending", "running", "cancelling")
 
 
 def expires_in(session: Session) -> float:

@@ -28,7 +28,15 @@ from bilt_mcp.state import (
     limited_to,
 )
 from bilt_mcp.state import Invocation as Found
-from bilt_mcp.tools import Desk, Unrecorded, cancel_and_verify, start_calls, unknown, wait_until
+from bilt_mcp.tools import (
+    Desk,
+    Unrecorded,
+    cancel_and_verify,
+    needs_worker,
+    start_calls,
+    unknown,
+    wait_until,
+)
 
 from .bodies import Body, bad_cursor, cursor_for, cursor_of, id_of, limit_of, query_of
 from .errors import Refused
@@ -170,6 +178,8 @@ class Invocations:
             raise gone from None
         except WorkflowNotFound:
             raise bad_cursor() from None
+        if any(needs_worker(found.workflow) for found in page.invocations):
+            await desk.engine.wake(news=False)
         data = [view(desk, found) for found in page.invocations]
         last = cursor_for(data[-1]["id"]) if page.has_more else None
         return JSONResponse({"data": data, "nextCursor": last})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bilt_mcp.state import Invocation as Found
 from bilt_mcp.state import limited_to
-from bilt_mcp.tools import Desk
+from bilt_mcp.tools import Desk, needs_worker
 
 from .invocation_models import Invocation
 from .invocation_view import invocation_view
@@ -37,6 +37,8 @@ class Seen:
         kept = await self._look(desk, workflow_id)
         if kept.body is not None:
             return kept.body
+        if needs_worker(kept.found.workflow):
+            await desk.engine.wake(news=False)  # or who polls would be told for ever that it runs
         body = _JSON.encode(view(desk, kept.found)).encode()
         if kept.found.workflow.final:
             kept.body = body

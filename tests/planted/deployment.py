@@ -33,4 +33,13 @@ PLANTS: tuple[Plant, ...] = (
         "        names: set[str] = set(_LOOPBACK)\n",
         "        names: set[str] = set()\n",
     ),
+    plant(
+        "deployment: who polls after a power cut is told for ever that it runs",
+        within(
+            "server/http/seen.py",
+            "test_invocation_trouble.py::test_who_only_looks_is_not_told_for_ever_that_it_runs",
+        ),
+        "        if needs_worker(kept.found.workflow):\n",
+        "        if False:\n",
+    ),
 )
