@@ -6,6 +6,7 @@ from .plant import Plant, plant, within
 
 ACCOUNTS = "test_store_accounts"
 KEYS = "test_access_keys"
+LOGINS = "test_access_logins"
 LIMITS = "test_access_limits"
 COMMAND = "test_keys_command"
 ACCESS_FILE = "state/sqlite_access.py"
@@ -65,13 +66,13 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "logins: setting the time back keeps them alive",
-        within(ACCESS_FILE, KEYS),
+        within(ACCESS_FILE, LOGINS),
         " or (boot == boot_id() and mono >= ends_mono)",
         "",
     ),
     plant(
         "logins: an unused one goes on",
-        within(ACCESS_FILE, KEYS),
+        within(ACCESS_FILE, LOGINS),
         "return now < used.at + idle and (used.mono is None or mono < used.mono + idle)",
         "return True",
     ),
