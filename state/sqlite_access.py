@@ -28,7 +28,7 @@ from .location import StoreLocation
 from .migrate import migrate, refuse_foreign
 from .sqlite_base import CLOSED, on_a_thread
 from .sqlite_limits import FOREVER, HeldUp, Limits, Used
-from .trouble import TROUBLE, unavailable
+from .trouble import TROUBLE, is_held_up, unavailable
 from .turn import WriteTurn
 
 T = TypeVar("T")
@@ -143,6 +143,7 @@ class SqliteAccess:
     def _connect_reader(self) -> sqlite3.Connection:
         connection = self._connect()
         connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA busy_timeout = 0")  # it is used in the event loop
         return connection
 
     def _connect(self) -> sqlite3.Connection:
@@ -170,7 +171,11 @@ class SqliteAccess:
 
     def _by_itself(self, run: Callable[[sqlite3.Connection], T], c: sqlite3.Connection) -> T:
         with self._reading:
-            return run(c)
+            c.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+            try:
+                return run(c)
+            finally:
+                c.execute("PRAGMA busy_timeout = 0")
 
     async def _at_once(self, run: RunAtOnce[T]) -> T:
         """Run what every request asks for in the event loop, unless it would have to wait for somebody.
@@ -184,7 +189,8 @@ class SqliteAccess:
             except HeldUp:
                 pass
             except TROUBLE as error:
-                raise self._unavailable(error) from error
+                if not is_held_up(error):
+                    raise self._unavailable(error) from error
             finally:
                 self._reading.release()
         return await self._on(self._reader, partial(run, wait=True))
