@@ -339,7 +339,7 @@ async def test_without_keys_everybody_is_this_machines_user_and_nobody_is_counte
         for _ in range(3):
             found = await gate.ask("GET", "/v1/who")
             assert (found.status, found.json["account"]) == (200, "local")
-        assert "x-ratelimit-limit" not in found.headers
+            assert "x-ratelimit-limit" not in found.headers
 
 
 @pytest.mark.parametrize("name", ["Host", "Origin", "Authorization", "Content-Type"])

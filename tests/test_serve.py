@@ -147,7 +147,7 @@ async def test_a_forwarded_address_is_believed_only_where_something_is_in_front(
 async def test_with_a_certificate_it_speaks_tls_and_nothing_else(
     place: Place, tmp_path: Path
 ) -> None:
-    authority = trustme.CA()
+    authority: Any = trustme.CA()  # its types name another library's, which is not installed
     issued = authority.issue_cert("127.0.0.1")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     issued.cert_chain_pems[0].write_to_path(cert)

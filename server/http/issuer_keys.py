@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import urllib.error
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import anyio
 import anyio.to_thread
 import jwt
+from pydantic import BaseModel
 
 from .whereabouts import is_loopback
 
@@ -30,6 +30,15 @@ MOST_BYTES = 262_144
 MOST_KEYS = 64
 _KINDS = frozenset({"RSA", "EC", "OKP"})
 """Not `oct`: a secret that is published is none."""
+
+
+class _Metadata(BaseModel):
+    issuer: str
+    jwks_uri: str
+
+
+class _KeySet(BaseModel):
+    keys: list[dict[str, Any]]
 
 
 class IssuerUnavailable(Exception):
@@ -70,14 +79,12 @@ class IssuerKeys:
 
 
 def _fetch_keys(issuer: str) -> dict[str | None, jwt.PyJWK]:
-    published = _get(_where_keys_are(issuer)).get("keys")
-    if not isinstance(published, list):
-        raise ValueError("its key set has no keys")
+    published = _KeySet.model_validate_json(_get(_where_keys_are(issuer))).keys
     found: dict[str | None, jwt.PyJWK] = {}
-    for each in published[:MOST_KEYS]:
-        if isinstance(each, dict) and each.get("kty") in _KINDS and each.get("use", "sig") == "sig":
+    for key in published[:MOST_KEYS]:
+        if key.get("kty") in _KINDS and key.get("use", "sig") == "sig":
             try:
-                found[each.get("kid")] = jwt.PyJWK(each)
+                found[key.get("kid")] = jwt.PyJWK(key)
             except jwt.PyJWTError as error:
                 log.info("a key of %s cannot be used: %s", issuer, error)
     return found
@@ -94,13 +101,14 @@ def _where_keys_are(issuer: str) -> str:
     problem: Exception | None = None
     for way in ways:
         try:
-            told = _get(urlunsplit((parts.scheme, parts.netloc, way, "", "")))
+            url = urlunsplit((parts.scheme, parts.netloc, way, "", ""))
+            told = _Metadata.model_validate_json(_get(url))
         except (OSError, ValueError, HTTPException) as error:
             problem = problem or error
             continue
-        if str(told.get("issuer", "")).rstrip("/") != issuer:
-            raise ValueError(f"its metadata is of another issuer, {told.get('issuer')!r}")
-        where = urlsplit(str(told.get("jwks_uri", "")))
+        if told.issuer.rstrip("/") != issuer:
+            raise ValueError(f"its metadata is of another issuer, {told.issuer!r}")
+        where = urlsplit(told.jwks_uri)
         if where.scheme != "https" and not (
             where.scheme == "http" and is_loopback(where.hostname or "")
         ):
@@ -120,17 +128,14 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(_NoRedirect)
 
 
-def _get(url: str) -> dict[str, Any]:
+def _get(url: str) -> bytes:
     request = urllib.request.Request(url, headers={"Accept": "application/json"})
     try:
         with _OPENER.open(request, timeout=FETCH_SECONDS) as response:
-            body = response.read(MOST_BYTES + 1)
+            body: bytes = response.read(MOST_BYTES + 1)
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection
         raise
     if len(body) > MOST_BYTES:
         raise ValueError(f"{url} has more than {MOST_BYTES} bytes")
-    told = json.loads(body)
-    if not isinstance(told, dict):
-        raise ValueError(f"{url} is no JSON object")
-    return told
+    return body
