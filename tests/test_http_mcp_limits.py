@@ -143,6 +143,7 @@ async def test_a_server_that_nobody_uses_goes_and_comes_again(
         await alice.handshake()
         stream = alice.http.stream("GET", alice.url, headers=alice.headers())
         async with stream:
+            await alice.ask("ping")
             await bob.modern("tools/list")
             await wait_until(lambda: site.servers == ["alice"], "bob's server has gone")
         await wait_until(lambda: site.servers == [], "alice's server has gone")
