@@ -138,11 +138,11 @@ async def test_what_begins_no_session_leaves_none(
 async def test_a_server_that_nobody_uses_goes_and_comes_again(
     site: HttpSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mcp_servers, "IDLE_SECONDS", 0.05)
     async with site.wire("alice") as alice, site.wire("bob") as bob:
         await alice.handshake()
         stream = alice.http.stream("GET", alice.url, headers=alice.headers())
         async with stream:
+            monkeypatch.setattr(mcp_servers, "IDLE_SECONDS", 0.05)
             await alice.ask("ping")
             await bob.modern("tools/list")
             await wait_until(lambda: site.servers == ["alice"], "bob's server has gone")

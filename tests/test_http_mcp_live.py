@@ -89,8 +89,6 @@ async def test_a_session_that_is_over_watches_nothing_any_more(
     async with site.agent("bob") as bob, site.wire("alice") as alice:
         session_id = await bob.session_id()
         uri = f"bilt://sessions/{session_id}"
-        if end == "idle":
-            monkeypatch.setattr(mcp_servers, "IDLE_SECONDS", 0.3)
         await alice.handshake()
         assert (await alice.ask("resources/subscribe", uri=uri))["result"] == {}
         assert listeners(site, session_id) == 1
@@ -98,6 +96,9 @@ async def test_a_session_that_is_over_watches_nothing_any_more(
             await alice.request("DELETE", alice.session)
         elif end == "unsubscribe":
             await alice.ask("resources/unsubscribe", uri=uri)
+        else:
+            monkeypatch.setattr(mcp_servers, "IDLE_SECONDS", 0.05)
+            await alice.ask("ping")
         await wait_until(lambda: listeners(site, session_id) == 0, "nobody listens")
 
 
