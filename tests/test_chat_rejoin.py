@@ -129,9 +129,9 @@ async def test_one_reads_for_all_who_are_equally_far(
 
 
 async def test_who_opens_the_stream_first_hears_of_the_message(
-    alice: Person, store: SqliteStore
+    alice: Person, place: Place, store: SqliteStore
 ) -> None:
-    project = (await store.projects("local"))[0]
+    project = await store.open_project("local", str(place.project), place.project.name)
     thread = (await store.new_session("local", project.id)).id
     async with alice.stream(thread) as events:
         await alice.queue("at last", thread_id=thread)
