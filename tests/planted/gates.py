@@ -80,7 +80,7 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "projects: other accounts' are listed",
         within("state/sqlite_projects.py", "test_store_gates", "test_tool_projects"),
-        "WHERE account = :account AND (:only IS NULL OR id = :only)\n",
-        "WHERE account = :account OR 1\n",
+        "WHERE account = :account AND (:only IS NULL OR id = :only) AND n < :before\n",
+        "WHERE n < :before\n",
     ),
 )

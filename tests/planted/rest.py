@@ -5,6 +5,7 @@ from __future__ import annotations
 from .plant import Plant, plant, within
 
 REAL = "test_invocations_rest"
+REQUESTS = "test_invocation_requests"
 STATES = "test_invocation_states"
 TROUBLE = "test_invocation_trouble"
 SCHEMA = "test_invocation_schema"
@@ -60,19 +61,19 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "rest: an unknown member is ignored",
-        within("server/http/invocation_request.py", REAL),
+        within("server/http/invocation_request.py", REQUESTS),
         'extra="forbid", strict=True',
         "strict=True",
     ),
     plant(
         "rest: a malformed id is told apart from an unknown one",
-        within("server/http/bodies.py", REAL),
+        within("server/http/bodies.py", REQUESTS),
         "    if not _UUID.fullmatch(text):\n        raise gone\n",
         '    if not _UUID.fullmatch(text):\n        raise InvalidArguments([Problem(name, "is no UUID")])\n',
     ),
     plant(
         "rest: what is written otherwise is another request",
-        within("server/http/invocations.py", REAL),
+        within("server/http/invocations.py", REQUESTS),
         "json.dumps(asked, sort_keys=True,",
         "json.dumps(asked,",
     ),
