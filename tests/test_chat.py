@@ -8,7 +8,6 @@ from contextlib import closing
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import pytest
 
 from bilt_mcp.server import create_server

@@ -23,9 +23,9 @@ from bilt_mcp.state import (
     ProjectNotFound,
     SessionNotFound,
     SessionStore,
+    SqliteStore,
     StepBegan,
     StepEnded,
-    StoreLocation,
     Timeline,
 )
 from bilt_mcp.state.driver import sqlite3
@@ -283,7 +283,7 @@ async def test_messages_wake_nobody_who_does_not_care_for_them(
 
 
 async def test_what_older_code_has_written_is_ordered_by_the_clock(
-    scene: Scene, clock: ManualClock, quick_path: object
+    scene: Scene, clock: ManualClock
 ) -> None:
     store = scene.store
     subject = await scene.subject(Kind.RUNNING)
@@ -296,8 +296,8 @@ async def test_what_older_code_has_written_is_ordered_by_the_clock(
     clock.go_on(10)
     await store.note(subject.claim, [Note("two")])
     before = told((await read(store, subject)).happenings)
-    location: StoreLocation = store.location  # type: ignore[attr-defined]
-    with closing(sqlite3.connect(location.database, isolation_level=None)) as database:
+    assert isinstance(store, SqliteStore)
+    with closing(sqlite3.connect(store.location.database, isolation_level=None)) as database:
         database.execute("UPDATE step_run SET began_after = NULL, ended_after = NULL")
     assert told((await read(store, subject)).happenings) == before
     assert before[2:] == ["<build.1>", "one", "</build.1 failed>", "two"]
