@@ -36,6 +36,11 @@ run = "true"
 confirm = "Go on?"
 
 [[step]]
+name = "hold"
+when = "hold"
+run = "until test -e go; do sleep 0.02; done; rm go"
+
+[[step]]
 name = "serve"
 when = "serve"
 run = "sleep 1000 & sleep 1000"
@@ -111,8 +116,9 @@ async def test_every_tool_works_as_over_stdio(shop: Shop, era: str) -> None:
         await call("bilt_send_message", **of, message="ask")
         await call("bilt_cancel_action", **await gate())
 
-        await call("bilt_send_message", **of, message="pause and serve")
+        await call("bilt_send_message", **of, message="hold, and serve")
         await call("bilt_pause_workflow", **of)
+        (shop.place.project / "go").touch()
         await reached(agent, session_id, "paused")
         await call("bilt_resume_workflow", **of)
         await reached(agent, session_id, "running")
