@@ -16,11 +16,9 @@ import requests
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
 from hypothesis.errors import Unsatisfiable
-from schemathesis import Case
-from schemathesis.core.result import Ok
 from schemathesis.generation.modes import GenerationMode
 from schemathesis.openapi import from_dict
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi import checks
 
 from bilt_mcp.server.http.settings import HttpSettings
 
@@ -43,7 +41,8 @@ when = "deploy"
 confirm = "Deploy?"
 """
 SECONDS = 30
-Drawn = Case[Any]
+Drawn = Any
+"""Schemathesis's `Case`; what it is a case of, no checker knows."""
 
 
 class Caller:
@@ -68,8 +67,8 @@ class Caller:
         return self._browser.get(self._url + path, headers=self._key, timeout=SECONDS).json()
 
     def _post(self, path: str, body: Any) -> Any:
-        sent = {"json": body, "headers": self._key, "timeout": SECONDS}
-        return self._browser.post(self._url + path, **sent).json()
+        url, headers = self._url + path, self._key
+        return self._browser.post(url, json=body, headers=headers, timeout=SECONDS).json()
 
     def _some(self) -> dict[str, str]:
         space = self._get("/v1/spaces")["data"][0]["id"]
@@ -100,7 +99,8 @@ class Caller:
         self.statuses[answer.status_code] += 1
         assert answer.status_code != 500, answer.text
         # Some rules no schema can tell: a cursor is one that we gave, no two steps bind the same name.
-        case.validate_response(answer, excluded_checks=[positive_data_acceptance], headers=headers)
+        unsayable: Any = [checks.positive_data_acceptance]  # pyright: ignore[reportUnknownMemberType]
+        case.validate_response(answer, excluded_checks=unsayable, headers=headers)
         if case.operation.path == "/auth/logout":
             self._cookie = self._log_in()
 
@@ -136,9 +136,8 @@ async def test_whatever_is_asked_is_answered_as_the_openapi_document_says(
 
 def _draw(url: str, key: str, proof: Proof) -> None:
     caller = Caller(url, key)
-    found = list(from_dict(caller.document()).get_all_operations())
-    operations = [one.ok() for one in found if isinstance(one, Ok)]
-    assert len(operations) == len(found)
+    schema: Any = from_dict(caller.document())
+    operations: list[Any] = [found.ok() for found in schema.get_all_operations()]
     asked = 0
     with proof.progress(len(operations)) as bar:
         for operation in operations:
@@ -157,11 +156,11 @@ def _try(caller: Caller, proof: Proof, operation: Any, mode: GenerationMode) -> 
 
     @hypothesis_seed(proof.seed)
     @settings(
-        max_examples=proof.size(12, 1_000),
+        max_examples=proof.size(8, 1_000),
         deadline=None,
         database=None,
         phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     @given(case=operation.as_strategy(generation_mode=mode))
     def send(case: Drawn) -> None:
