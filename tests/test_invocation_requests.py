@@ -26,15 +26,17 @@ def test_a_time_to_wait_that_is_none_is_refused(rest: Rest, timeout: Any) -> Non
 
 def test_the_same_request_with_a_key_is_answered_with_the_first_invocation(rest: Rest) -> None:
     key = f"key {uuid4()}"
-    first = rest.run("print", idempotencyKey=key)
-    asked = rest.body("print", idempotencyKey=key)
+    call: Json = {"call": "print", "args": [{"one": 1, "two": 2}]}
+    first = rest.run(call, idempotencyKey=key)
+    call["args"] = [{"two": 2, "one": 1}]
+    asked = rest.body(call, idempotencyKey=key)
     otherwise = json.dumps(dict(reversed(asked.items())), indent=2)
     as_json = {"Content-Type": "application/json"}
     again = rest.http.post(rest.creating, headers=as_json, content=otherwise)
     assert again.status_code == 202
-    assert fits(again.json()) == first
+    assert fits(again.json()) == first  # as it came first
     header = {"Idempotency-Key": key}
-    assert rest.ok("POST", rest.creating, rest.body("print"), 202, headers=header) == first
+    assert rest.ok("POST", rest.creating, rest.body(call), 202, headers=header) == first
     status, told = rest.error("POST", rest.creating, rest.body("build", idempotencyKey=key))
     assert (status, told["code"]) == (409, "idempotency_key_reused")
     assert told["details"] == {"workflow_id": first["id"]}
