@@ -16,7 +16,7 @@ from mcp_types import CallToolResult, InputRequiredResult
 from bilt_mcp.state import VERSION, Caller, Project, StoreLocation, limited_to
 from bilt_mcp.tools import Desk, Office, build_tools, call, failure
 
-from .config import LOCAL_ACCOUNT, Config
+from .config import Config
 from .icons import ICON
 from .live import Audience, Live
 from .offers import CACHE_HINTS, offer
@@ -102,14 +102,14 @@ async def open_desk(config: Config, stores: OpenStores) -> Desk:
 
 
 async def _own_project(config: Config, store: SqliteStore) -> Project | None:
-    """What calls are about that name no project: this folder for this machine's user, else the account's newest."""
+    """What calls are about that name no project."""
     account = config.account
     if (only := limited_to(account)) is not None:
         return await store.project(account, only)
-    if account == LOCAL_ACCOUNT:
-        root = config.project
-        return await store.open_project(account, str(root), root.name or "root")
-    return next(iter(await store.projects(account)), None)
+    if config.is_host:
+        return next(iter(await store.projects(account)), None)
+    root = config.project
+    return await store.open_project(account, str(root), root.name or "root")
 
 
 @dataclass(frozen=True)

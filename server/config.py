@@ -25,6 +25,8 @@ class Config:
     project: Path
     store: Path
     account: str = LOCAL_ACCOUNT
+    is_host: bool = False
+    """Whether `project` is somebody else's: calls that name no project are then about the account's newest."""
     projects: Path | None = None
     """Where new projects are made; None: in the store's folder."""
     worker_idle_seconds: float = IDLE_SECONDS

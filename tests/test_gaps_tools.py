@@ -13,7 +13,7 @@ from mcp import Client
 from mcp_types import Implementation
 
 from bilt_mcp.server import create_server
-from bilt_mcp.state import SqliteStore, Started, Status
+from bilt_mcp.state import Caller, SqliteStore, Started, Status
 from bilt_mcp.tools import Desk, ToolContext, cancelling, send_message
 from bilt_mcp.tools.cancel_action import bilt_cancel_action
 from bilt_mcp.tools.pause_workflow import bilt_pause_workflow
@@ -84,7 +84,7 @@ async def test_a_message_that_is_being_accepted_when_the_client_goes_gets_its_wo
         async def at_the_desk() -> Desk:
             return desk
 
-        office = SimpleNamespace(desk=at_the_desk)
+        office = SimpleNamespace(desk=at_the_desk, caller=Caller)
         nobody = SimpleNamespace(client_params=None)
         request = SimpleNamespace(lifespan_context=office, request_id=None, session=nobody)
         context = SimpleNamespace(request_context=request)
@@ -166,7 +166,7 @@ async def test_a_decision_that_is_being_made_when_the_client_goes_is_acted_upon(
     async def at_the_desk() -> object:
         return desk
 
-    office = SimpleNamespace(desk=at_the_desk)
+    office = SimpleNamespace(desk=at_the_desk, caller=Caller)
     nobody = SimpleNamespace(client_params=None)
     context = SimpleNamespace(
         request_context=SimpleNamespace(lifespan_context=office, session=nobody)

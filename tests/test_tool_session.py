@@ -71,7 +71,7 @@ async def test_a_project_is_found_by_its_id_and_others_are_not_told_of(
 ) -> None:
     mine = await agent.call("bilt_get_session")
     async with agent_at(place, "somebody else") as other:
-        foreign = (await other.call("bilt_create_project", name="theirs"))["id"]
+        foreign = (await other.call("bilt_get_session"))["project_id"]
     assert await agent.call("bilt_get_session", project_id=mine["project_id"]) == mine
     assert await agent.call("bilt_get_session", project_id=UNKNOWN) == NO_PROJECT
     assert await agent.call("bilt_get_session", project_id=foreign) == NO_PROJECT

@@ -79,7 +79,8 @@ class Site:
             return replace(self.config, account=account)
         # Of another account not even the names of projects may clash with ours.
         projects = self.config.projects or StoreLocation.of(self.config.store).folder / "projects"
-        return replace(self.config, account=account, projects=projects / f"@{account}")
+        projects /= f"@{account}"
+        return replace(self.config, account=account, is_host=True, projects=projects)
 
 
 def caller(identity: Identity, surface: str, client: str) -> Caller:
