@@ -20,10 +20,7 @@ import pytest
 from bilt_mcp.state import SessionStore, WorkflowNotFound
 
 from . import (
-    test_store_contract,
-    test_store_gates,
-    test_store_history,
-    test_store_watching,
+    test_store_accounts,
 )
 from .store_contract import ME, NOBODY_KNOWS, SOMEBODY_ELSE, Kind, Scene
 from .support.places import Place, open_place
@@ -311,33 +308,17 @@ async def test_cve_2026_52869_a_foreign_workflow_is_as_unknown_as_one_that_never
     assert len(told) == 1
 
 
-FOREIGN_WORKFLOW = test_cve_2026_52869_a_foreign_workflow_is_as_unknown_as_one_that_never_was
-
-
 def test_cve_2026_52870_and_52869_every_verb_that_takes_an_account_is_tried_with_a_foreign_one() -> (
     None
 ):
-    """`test_store_contract.py` tries them, cancel among them; this sees to it that it forgets none."""
+    """`test_store_accounts.py` tries them, cancel among them; this sees to it that it forgets none."""
     verbs = {
         name
         for name, verb in inspect.getmembers(SessionStore, inspect.isfunction)
         if "account" in inspect.signature(verb).parameters
     }
-    on_sessions = {name.partition(" ")[0] for name in test_store_contract.ON_A_SESSION}
-    elsewhere = {
-        "open_project": "test_a_folder_is_one_project_for_each_account",
-        "project": "test_a_foreign_project_is_as_unknown_as_one_that_never_was",
-        "latest_session": "test_a_foreign_project_is_as_unknown_as_one_that_never_was",
-        "workflow": FOREIGN_WORKFLOW.__name__,
-        "history": "test_a_foreign_history_is_as_unknown_as_one_that_never_was",
-        "newest_ids": "test_ids_are_found_by_how_they_begin_newest_first_and_only_ones_own",
-        "projects": "test_a_project_and_what_makes_it_happen_together_or_neither",
-        "create_project": "test_a_name_and_a_folder_are_taken_once_in_an_account",
-        "watch": "test_a_foreign_session_is_watched_as_one_that_never_was",
-    }
-    known = (test_store_contract, test_store_gates, test_store_history, test_store_watching)
-    tests = {*globals()}.union(*map(dir, known))
-    missing = [name for name in sorted(verbs - on_sessions) if elsewhere.get(name) not in tests]
+    tried = {name.partition(" ")[0] for name in test_store_accounts.CASES}
+    missing = sorted(verbs - tried)
     assert verbs
     assert missing == []
 
