@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 
 import anyio
 import anyio.lowlevel
@@ -35,10 +36,16 @@ async def change(store: SessionStore, subject: Subject, percent: int = 40) -> No
     await store.note(subject.claim, [], percent=percent)
 
 
-async def passed(store: SessionStore, subject: Subject, timeout: float = FOREVER) -> bool:
-    """Watch a session from how it is now."""
+async def passed(
+    store: SessionStore,
+    subject: Subject,
+    timeout: float = FOREVER,
+    read: Callable[[int], None] = lambda _: None,
+) -> bool:
+    """Watch a session from how it is now; `read` is told that."""
     with store.watch(ME, subject.session_id) as watch:
         known = (await store.session(ME, subject.session_id)).revision
+        read(known)
         return await watch.passed(known, timeout)
 
 
@@ -152,8 +159,14 @@ async def test_hundreds_who_watch_many_sessions_are_each_told_of_their_own(
     store: SessionStore, other: SessionStore, scene: Scene, subject: Subject
 ) -> None:
     many = [await scene.subject(Kind.RUNNING) for _ in range(150)]
-    waiting = [asyncio.create_task(passed(store, one)) for one in many for _ in range(2)]
-    alone = [asyncio.create_task(passed(store, one)) for one in [subject] * 3]
+    read: list[int] = []
+
+    def watcher(one: Subject) -> asyncio.Task[bool]:
+        return asyncio.create_task(passed(store, one, read=read.append))
+
+    waiting = [watcher(one) for one in many for _ in range(2)]
+    alone = [watcher(one) for one in [subject] * 3]
+    await wait_until(lambda: len(read) == len(waiting) + len(alone), "all have read")
     await begun(*waiting, *alone)
     await change(other, subject)
     with anyio.fail_after(SOON):
