@@ -24,6 +24,8 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
+from .body import again
+
 MOST_SESSIONS = 100
 """Of one credential."""
 SESSION_SECONDS = 1800.0
@@ -75,7 +77,7 @@ class Sessions:
         self._forget_old()
         if len(self._sessions) >= MOST_SESSIONS and scope["method"] == "POST":
             body = await Request(scope, receive).body()
-            receive = _again(body, receive)
+            receive = again(body, receive)
             if _method(body) == "initialize":
                 await self._end_idle(scope)
 
@@ -121,7 +123,7 @@ class Sessions:
             "method": "DELETE",
             "headers": [(MCP_SESSION_ID_HEADER.encode(), name.encode())],
         }
-        await self._manager.handle_request(ending, _again(b"", _never), _nobody)
+        await self._manager.handle_request(ending, again(b"", _never), _nobody)
 
 
 def _method(body: bytes) -> object:
@@ -130,16 +132,6 @@ def _method(body: bytes) -> object:
     except (ValueError, RecursionError):
         return None
     return cast("dict[str, object]", asked).get("method") if isinstance(asked, dict) else None
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body first."""
-    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def give() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return give
 
 
 async def _never() -> Message:
