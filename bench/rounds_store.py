@@ -13,6 +13,7 @@ import anyio
 from bilt_mcp.state import (
     VERSION,
     Claim,
+    MessageQuery,
     Note,
     Plan,
     PlannedStep,
@@ -48,6 +49,8 @@ async def _measure(folder: Path, count: int, many: int) -> list[Row]:
                 await _one(store, claim, raw, count),
                 await _sixteen(store, claim, max(1, count // WRITERS)),
             ]
+            raw.check(count)
+            await _check(store, claim, count + max(1, count // WRITERS) * WRITERS * (1 + EACH))
         finally:
             raw.close()
     return rows + await measure_flat(folder, count, many)
@@ -75,8 +78,23 @@ class _Raw:
         )
         self._connection.commit()
 
+    def check(self, acknowledged: int) -> None:
+        (kept,) = self._connection.execute("SELECT count(*) FROM message").fetchone()
+        _all_kept(acknowledged, kept)
+
     def close(self) -> None:
         self._connection.close()
+
+
+async def _check(store: SqliteStore, claim: Claim, acknowledged: int) -> None:
+    session = (await store.workflow(ACCOUNT, claim.workflow_id)).session_id
+    page = await store.messages(ACCOUNT, session, MessageQuery(limit=1, variant="log"))
+    _all_kept(acknowledged, page.total)
+
+
+def _all_kept(acknowledged: int, kept: int) -> None:
+    if kept != acknowledged:
+        raise RuntimeError(f"of {acknowledged} acknowledged messages {kept} are there")
 
 
 async def _claims(store: SqliteStore, folder: Path, count: int) -> Sequence[Claim]:

@@ -82,11 +82,11 @@ PLANTS: tuple[Plant, ...] = (
         "",
     ),
     plant(
-        "bench: ours over HTTP is taken for the floor",
+        "bench: a message is acknowledged and not there",
         within(
-            "bench/rounds_http.py", "test_bench.py::test_every_row_measures_something_plausible"
+            "bench/rounds_store.py", "test_bench.py::test_every_row_measures_something_plausible"
         ),
-        "(row.ours if is_ours else row.floor).append((came",
-        "(row.floor if is_ours else row.ours).append((came",
+        "            if ours:\n                await store.note(",
+        "            if ours:\n                store.note(",
     ),
 )
