@@ -18,14 +18,13 @@ from . import (
     send_message,
 )
 from .arguments import Text, storable
-from .calling import start_calls
 from .cancelling import Unrecorded, cancel_and_verify
 from .desk import Desk, Engine, Office, ToolContext, caller_of, user_of
 from .gate import Decision, after_answer, can_ask, consequence, question, settled
 from .problems import clip, problem_of, unknown
 from .registry import ToolSpec, call
 from .results import StartedResult, failure, session_result, success
-from .send_message import start_workflow
+from .starting import start_calls, start_workflow
 from .waiting import expires_in, needs_worker, wait_until
 
 TOOLS: tuple[ToolSpec, ...] = (

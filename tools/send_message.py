@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import anyio
 from pydantic import Field
 
-from bilt_mcp.state import Caller, Session, Started
+from bilt_mcp.state import Session, Started
 
 from .arguments import SessionId, Text
-from .desk import Desk, ToolContext, caller_of, desk_of, key_of
+from .desk import ToolContext, caller_of, desk_of, key_of
 from .registry import ToolSpec
 from .results import StartedResult
+from .starting import start_workflow
 from .waiting import Beat, wait_until
 
 WAIT_SECONDS = 300.0
@@ -63,43 +63,6 @@ async def bilt_send_message(
         workflow_id=started.workflow_id,
         status=status.value,
     )
-
-
-async def start_workflow(
-    desk: Desk, session_id: str, message: str, key: str | None, by: Caller
-) -> Started:
-    """Start one for a message, unless `key` came with it before; what is accepted runs, also when the caller goes.
-
-    Raises as `Engine.prepare`, `SessionStore.first_answer` and `SessionStore.start`.
-    """
-    if key is not None:
-        first = await desk.store.first_answer(desk.account, session_id, message, key)
-        if first is not None:
-            return first
-    session = await desk.store.session(desk.account, session_id)
-    project = await desk.store.project(desk.account, session.project_id)
-    prepared = await desk.engine.prepare(project, message)
-    started: Started | None = None
-    # Once it is accepted it shall run, also when the client has gone in this very moment.
-    with anyio.CancelScope(shield=True):
-        try:
-            started = await desk.store.start(
-                desk.account,
-                session_id,
-                message,
-                prepared.plan,
-                workflow_id=prepared.workflow_id,
-                key=key,
-                by=by,
-            )
-        except Exception:
-            desk.engine.discard(prepared)
-            raise
-        if started.workflow_id != prepared.workflow_id:
-            desk.engine.discard(prepared)
-        await desk.engine.wake()
-    assert started is not None
-    return started
 
 
 def _answered(session: Session, started: Started) -> bool:

@@ -213,7 +213,7 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "gap: an accepted message gets no worker when its client goes",
         tools(
-            "tools/send_message.py",
+            "tools/starting.py",
             "a_message_that_is_being_accepted_when_the_client_goes_gets_its_worker",
         ),
         "with anyio.CancelScope(shield=True):",
