@@ -25,7 +25,7 @@ from .problems import clip, problem_of, unknown
 from .registry import ToolSpec, call
 from .results import StartedResult, failure, session_result, success
 from .starting import start_calls, start_workflow
-from .waiting import expires_in, needs_worker, wait_until
+from .waiting import expires_in, is_answered, is_over, needs_worker, wait_until
 
 TOOLS: tuple[ToolSpec, ...] = (
     get_session.TOOL,
@@ -73,6 +73,8 @@ __all__ = [
     "consequence",
     "expires_in",
     "failure",
+    "is_answered",
+    "is_over",
     "needs_worker",
     "problem_of",
     "prompts",

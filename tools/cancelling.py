@@ -12,14 +12,13 @@ from bilt_mcp.state import (
     BiltError,
     Caller,
     Halted,
-    Session,
     StoreUnavailable,
     Workflow,
     limited_to,
 )
 
 from .desk import Desk
-from .waiting import wait_until
+from .waiting import is_over, wait_until
 
 VERIFY_SECONDS = 10.0
 """How long a cancel waits until everything is verified dead."""
@@ -75,15 +74,11 @@ async def cancel_and_verify(
     if workflow.final:
         desk.engine.forget(workflow.id)
         return workflow
-    cancelled_id = workflow.id
-
-    def is_over(now: Session) -> bool:
-        newest = now.workflow
-        return newest is None or newest.id != cancelled_id or newest.final
-
-    await wait_until(desk, session_id, is_over, VERIFY_SECONDS, urgent=True)
+    await wait_until(
+        desk, session_id, lambda now: is_over(now, workflow.id), VERIFY_SECONDS, urgent=True
+    )
     # By its own id: somebody may have started another one meanwhile.
-    return await desk.store.workflow(desk.account, cancelled_id)
+    return await desk.store.workflow(desk.account, workflow.id)
 
 
 async def _decide(

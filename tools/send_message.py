@@ -6,14 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bilt_mcp.state import Session, Started
-
 from .arguments import SessionId, Text
 from .desk import ToolContext, caller_of, desk_of, key_of
 from .registry import ToolSpec
 from .results import StartedResult
 from .starting import start_workflow
-from .waiting import Beat, wait_until
+from .waiting import Beat, is_answered, wait_until
 
 WAIT_SECONDS = 300.0
 
@@ -49,27 +47,20 @@ async def bilt_send_message(
     desk = await desk_of(ctx)
     key = idempotency_key or key_of(ctx)
     started = await start_workflow(desk, session_id, message, key, caller_of(ctx))
-    status = started.status
+    workflow_id, status = started.workflow_id, started.status
     if wait_for_response:
         await wait_until(
-            desk, session_id, lambda now: _answered(now, started), WAIT_SECONDS, beat=Beat(ctx)
+            desk, session_id, lambda now: is_answered(now, workflow_id), WAIT_SECONDS, beat=Beat(ctx)
         )
         # By its own id: somebody may have started another one meanwhile.
-        status = (await desk.store.workflow(desk.account, started.workflow_id)).status
+        status = (await desk.store.workflow(desk.account, workflow_id)).status
     return StartedResult(
         session_id=session_id,
         workflow_started=True,
         subscriber_count=desk.listeners(session_id),
-        workflow_id=started.workflow_id,
+        workflow_id=workflow_id,
         status=status.value,
     )
-
-
-def _answered(session: Session, started: Started) -> bool:
-    workflow = session.workflow
-    if workflow is None or workflow.id != started.workflow_id:
-        return True
-    return workflow.final or workflow.status.value == "paused"
 
 
 TOOL = ToolSpec(

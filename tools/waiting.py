@@ -97,6 +97,17 @@ def _is_idle(desk: Desk, beat: Beat | None) -> bool:
     return beat is not None and desk.stopping()
 
 
+def is_over(session: Session, workflow_id: str) -> bool:
+    """Whether this very workflow is final; the session may have another one by then."""
+    newest = session.workflow
+    return newest is None or newest.id != workflow_id or newest.final
+
+
+def is_answered(session: Session, workflow_id: str) -> bool:
+    """Whether it is final, or paused: then nothing happens by itself, and whoever waits for it is told."""
+    return is_over(session, workflow_id) or session.status == "paused"
+
+
 def needs_worker(found: Session | Workflow) -> bool:
     """Whether the workflow, or the session's, cannot get on without a worker."""
     return found.status in ("pending", "running", "cancelling")

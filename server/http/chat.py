@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from bilt_mcp.state import PendingAction, Session, SessionNotFound, Started, Status
-from bilt_mcp.tools import Desk, settled, start_workflow, wait_until
+from bilt_mcp.state import PendingAction, Session, SessionNotFound, Started
+from bilt_mcp.tools import Desk, is_answered, settled, start_workflow, wait_until
 
 from .chat_answers import Report, actions, report_of, response, results
 from .chat_models import (
@@ -128,18 +128,14 @@ class _Chat:
     ) -> Report:
         """Wait until the workflow is final or waits itself, the server stops, the caller goes, or the time is up."""
 
-        def reached(now: Session) -> bool:
-            newest = now.workflow
-            if newest is None or newest.id != workflow_id:
-                return True
-            return newest.final or newest.status is Status.PAUSED
-
-        async def until_reached() -> None:
-            await wait_until(desk, session_id, reached, HOLD_SECONDS)
+        async def until_answered() -> None:
+            await wait_until(
+                desk, session_id, lambda now: is_answered(now, workflow_id), HOLD_SECONDS
+            )
 
         async def until_gone() -> None:
             while (await request.receive())["type"] != "http.disconnect":
                 pass
 
-        await first_of(until_reached, until_gone, self._site.stopping.wait)
+        await first_of(until_answered, until_gone, self._site.stopping.wait)
         return report_of(await desk.store.invocation(desk.account, workflow_id))

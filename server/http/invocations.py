@@ -20,7 +20,6 @@ from bilt_mcp.state import (
     InvalidArguments,
     InvocationStatus,
     Problem,
-    Session,
     SessionNotFound,
     StoreUnavailable,
     WorkflowNotFound,
@@ -32,6 +31,7 @@ from bilt_mcp.tools import (
     Desk,
     Unrecorded,
     cancel_and_verify,
+    is_over,
     needs_worker,
     start_calls,
     unknown,
@@ -130,7 +130,7 @@ class Invocations:
                 wait_until(
                     desk,
                     found.workflow.session_id,
-                    lambda now: _is_over(wanted, now),
+                    lambda now: is_over(now, wanted),
                     body.get("timeoutMs", DEFAULT_WAIT_MS) / 1000,
                 ),
             )
@@ -235,12 +235,6 @@ def _cancelling(seen: Invocation) -> Invocation:
     message = "Killed, but that is not recorded yet: it is as soon as the store works."
     progress: Progress = {**(seen.get("progress") or {}), "message": message}
     return {**seen, "status": "cancelling", "cancelRequestedAt": now, "progress": progress}
-
-
-def _is_over(workflow_id: str, now: Session) -> bool:
-    # By its own id: another one may have been started by then.
-    newest = now.workflow
-    return newest is None or newest.id != workflow_id or newest.final
 
 
 def _key(request: Request, body: InvocationRequest) -> str | None:
