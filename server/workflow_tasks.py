@@ -28,7 +28,6 @@ from pydantic import TypeAdapter, ValidationError
 from bilt_mcp.state import (
     CANCELLABLE,
     BiltError,
-    Caller,
     CannotCancel,
     NothingToConfirm,
     PendingAction,
@@ -45,9 +44,9 @@ from bilt_mcp.tools import (
     Desk,
     StartedResult,
     ToolContext,
-    after_answer,
     caller_of,
     can_ask,
+    cancel,
     needs_worker,
     question,
     session_result,
@@ -71,7 +70,6 @@ TTL_MS = 30 * 86_400_000
 After that it is a workflow like every other, for the tools. A fixed time needs no table, and nothing to clean up.
 """
 MIN_POLL_MS, MAX_POLL_MS = 250, 5000
-STORE_SECONDS = 2.0
 LONG_SECONDS = 3600.0
 TROUBLE_SECONDS = 1.0
 
@@ -143,9 +141,11 @@ class WorkflowTasks:
             if workflow.status not in CANCELLABLE:
                 return
             by = caller_of(_tool_context(ctx))
-            # The kill must begin also when the client has gone in this very moment.
-            with anyio.CancelScope(shield=True):
-                await _cancel(desk, workflow, by)
+            # The kill must begin also when the client has gone in this very moment; it may have ended by itself first.
+            with anyio.CancelScope(shield=True), contextlib.suppress(CannotCancel):
+                done = await cancel(desk, workflow.session_id, None, by, workflow_id=workflow.id)
+                if isinstance(done, Workflow) and needs_worker(done):
+                    await desk.engine.wake()
 
     async def watch(
         self, task_ids: Sequence[str], ctx: Context, tell: Callable[[Task], Awaitable[None]]
@@ -154,24 +154,6 @@ class WorkflowTasks:
         async with _at_desk(ctx) as desk, anyio.create_task_group() as group:
             for task_id in task_ids:
                 group.start_soon(_follow, desk, task_id, ctx, tell)
-
-
-async def _cancel(desk: Desk, workflow: Workflow, by: Caller) -> None:
-    trouble = StoreUnavailable(f"The store did not answer within {STORE_SECONDS:g} s. Try again.")
-    given = (desk.account, workflow.session_id, None, by)
-    decided: Workflow | None = None
-    try:
-        with anyio.move_on_after(STORE_SECONDS):
-            decided = (await desk.store.cancel(*given, workflow_id=workflow.id)).workflow
-    except CannotCancel:
-        return  # it ended by itself first
-    except StoreUnavailable as error:
-        trouble = error
-    if decided is not None:
-        await after_answer(desk, decided)
-    # A store that cannot take it must not keep it alive: kill now, and let the engine record it when it can.
-    elif await desk.engine.halt(*given) is None:
-        raise trouble
 
 
 async def _follow(

@@ -18,9 +18,9 @@ from . import (
     send_message,
 )
 from .arguments import Text, storable
-from .cancelling import Unrecorded, cancel_and_verify
+from .cancelling import Unrecorded, cancel, cancel_and_verify
 from .desk import Desk, Engine, Office, ToolContext, caller_of, user_of
-from .gate import Decision, after_answer, can_ask, consequence, question, settled
+from .gate import Decision, can_ask, consequence, question, settled
 from .problems import clip, problem_of, unknown
 from .registry import ToolSpec, call
 from .results import StartedResult, failure, session_result, success
@@ -62,11 +62,11 @@ __all__ = [
     "ToolContext",
     "ToolSpec",
     "Unrecorded",
-    "after_answer",
     "build_tools",
     "call",
     "caller_of",
     "can_ask",
+    "cancel",
     "cancel_and_verify",
     "clip",
     "completion",

@@ -50,6 +50,32 @@ class _Trouble(Exception):
         return f"The store failed ({type(self.cause).__name__})."
 
 
+async def cancel(
+    desk: Desk,
+    session_id: str,
+    reason: str | None,
+    by: Caller,
+    key: str | None = None,
+    *,
+    workflow_id: str | None = None,
+) -> Workflow | Unrecorded:
+    """Cancel the session's workflow, or `workflow_id` and no other; where it runs, the worker must still be woken.
+
+    Raises what `SessionStore.cancel` raises, and `StoreUnavailable` when nothing was cancelled because the store cannot
+    be used.
+    """
+    try:
+        workflow = await _decide(desk, session_id, reason, by, key, workflow_id)
+    except _Trouble as trouble:
+        halted = await _halt(desk, session_id, reason, by, workflow_id)
+        if halted is None:
+            raise trouble.cause from trouble
+        return Unrecorded(halted, trouble.told)
+    if workflow.final:
+        desk.engine.forget(workflow.id)
+    return workflow
+
+
 async def cancel_and_verify(
     desk: Desk,
     session_id: str,
@@ -59,20 +85,14 @@ async def cancel_and_verify(
     *,
     workflow_id: str | None = None,
 ) -> Workflow | Unrecorded:
-    """Cancel the session's workflow, or `workflow_id` and no other, and wait until all of it is verified dead.
+    """As `cancel`, and wait until all of it is verified dead.
 
-    The workflow is then cancelled; `cancelling` when that took longer than `VERIFY_SECONDS`. Raises what
-    `SessionStore.cancel` raises, and `StoreUnavailable` when nothing was cancelled because the store cannot be used.
+    The workflow is then cancelled; `cancelling` when that took longer than `VERIFY_SECONDS`.
     """
-    try:
-        workflow = await _decide(desk, session_id, reason, by, key, workflow_id)
-    except _Trouble as trouble:
-        halted = await _halt(desk, session_id, reason, by, workflow_id)
-        if halted is None:
-            raise trouble.cause from trouble
-        return await _recorded(desk, halted) or Unrecorded(halted, trouble.told)
+    workflow = await cancel(desk, session_id, reason, by, key, workflow_id=workflow_id)
+    if isinstance(workflow, Unrecorded):
+        return await _recorded(desk, workflow.halted) or workflow
     if workflow.final:
-        desk.engine.forget(workflow.id)
         return workflow
     await wait_until(
         desk, session_id, lambda now: is_over(now, workflow.id), VERIFY_SECONDS, urgent=True

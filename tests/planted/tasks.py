@@ -42,8 +42,8 @@ PLANTS: tuple[Plant, ...] = (
             SOURCE,
             "test_tasks.py::test_a_task_is_working_while_it_is_being_cancelled_and_cancelled_when_it_is_dead",
         ),
-        "        await after_answer(desk, decided)\n",
-        "        return\n",
+        "                    await desk.engine.wake()\n",
+        "                    pass\n",
     ),
     plant(
         "tasks: a task has no end of its time",
