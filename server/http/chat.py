@@ -7,6 +7,8 @@ nor its busy workflow. An answer waits, and owns nothing: when its caller goes, 
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -24,7 +26,7 @@ from .chat_models import (
     ThreadRequest,
 )
 from .chat_requests import nothing_pending, person_of, read, thread_id_of, told_as
-from .first import first_of
+from .holding import first_of, until_gone
 from .identity import identity_of
 from .site import Site, caller
 
@@ -133,9 +135,6 @@ class _Chat:
                 desk, session_id, lambda now: is_answered(now, workflow_id), HOLD_SECONDS
             )
 
-        async def until_gone() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-
-        await first_of(until_answered, until_gone, self._site.stopping.wait)
+        gone = partial(until_gone, request.receive)
+        await first_of(until_answered, gone, self._site.stopping.wait)
         return report_of(await desk.store.invocation(desk.account, workflow_id))

@@ -35,7 +35,7 @@ from .chat_events import KEEP_ALIVE, RETRY, ChatEvent, place_of
 from .chat_reading import Reader
 from .chat_requests import thread_id_of, told_as
 from .errors import Refused
-from .first import first_of
+from .holding import first_of, until_gone
 from .identity import identity_of
 from .site import Site
 
@@ -146,13 +146,12 @@ class _Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the workflow is over, the server stops, or the caller goes."""
-        gone = False
+        is_gone = False
 
-        async def until_gone() -> None:
-            nonlocal gone
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            gone = True
+        async def gone() -> None:
+            nonlocal is_gone
+            await until_gone(receive)
+            is_gone = True
 
         async def run() -> None:
             with self._counted, self._site.stores.audience.joined([self._session_id]):
@@ -161,8 +160,8 @@ class _Stream(Response):
         head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(head)
         await self._send(send, RETRY)
-        await first_of(run, until_gone, self._site.stopping.wait)
-        if not gone:
+        await first_of(run, gone, self._site.stopping.wait)
+        if not is_gone:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _run(self, send: Send) -> None:

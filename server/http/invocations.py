@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import anyio
 from starlette.requests import Request
@@ -40,6 +41,7 @@ from bilt_mcp.tools import (
 
 from .bodies import Body, bad_cursor, cursor_for, cursor_of, id_of, limit_of, query_of
 from .errors import Refused
+from .holding import first_of, until_gone
 from .identity import Identity, identity_of
 from .invocation_models import Invocation, Progress
 from .invocation_request import (
@@ -52,7 +54,6 @@ from .invocation_request import (
 from .seen import Seen, view
 from .site import Site, caller
 from .spaces import runtime_of
-from .until import unless_gone
 
 LOOK_SECONDS = 2.0
 """How long a cancel waits for the store to say what it is about."""
@@ -123,17 +124,13 @@ class Invocations:
         found = await _found(desk, request)
         body = await _WAIT.of(request)
         if not found.status.final:
-            wanted = found.workflow.id
-            await unless_gone(
-                request,
-                self._site,
-                wait_until(
-                    desk,
-                    found.workflow.session_id,
-                    lambda now: is_over(now, wanted),
-                    body.get("timeoutMs", DEFAULT_WAIT_MS) / 1000,
-                ),
-            )
+            wanted, session_id = found.workflow.id, found.workflow.session_id
+            seconds = body.get("timeoutMs", DEFAULT_WAIT_MS) / 1000
+
+            async def over() -> None:
+                await wait_until(desk, session_id, lambda now: is_over(now, wanted), seconds)
+
+            await first_of(over, partial(until_gone, request.receive), self._site.stopping.wait)
             found = await desk.store.invocation(desk.account, wanted)
         return JSONResponse(view(desk, found))
 

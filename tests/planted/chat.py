@@ -43,13 +43,13 @@ PLANTS: tuple[Plant, ...] = (
             "server/http/chat.py",
             CHAT + "test_a_server_that_stops_lets_go_of_who_waits_and_the_workflow_goes_on",
         ),
-        "await first_of(until_answered, until_gone, self._site.stopping.wait)",
-        "await first_of(until_answered, until_gone)",
+        "await first_of(until_answered, gone, self._site.stopping.wait)",
+        "await first_of(until_answered, gone)",
     ),
     plant(
         "chat: who has gone is waited for",
         within("server/http/chat.py", CHAT + "test_nothing_waits_on_for_a_caller_who_has_gone"),
-        "await first_of(until_answered, until_gone, self._site.stopping.wait)",
+        "await first_of(until_answered, gone, self._site.stopping.wait)",
         "await first_of(until_answered, self._site.stopping.wait)",
     ),
     plant(
