@@ -14,8 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from bilt_mcp.server.http.errors import Refused
-from bilt_mcp.server.http.gate import WINDOW
-from bilt_mcp.server.http.identity import identity_of
+from bilt_mcp.server.http.identity import identity_of, window_of
 from bilt_mcp.server.http.settings import HttpSettings
 from bilt_mcp.state import SessionNotFound, StoreUnavailable
 
@@ -33,7 +32,7 @@ NO_LIMITS = HttpSettings(key_rate=0, failure_rate=0)
 async def who(request: Request) -> Response:
     """Say who asks, and what of his body came."""
     identity = identity_of(request.scope)
-    window = request.scope.get(WINDOW)
+    window = window_of(request.scope)
     body = await request.body()
     told = {"name": identity.name, "account": str(identity.account), "bytes": len(body)}
     return JSONResponse({**told, "over": window is not None})

@@ -237,13 +237,8 @@ _CHAT = Way("chat", "cookie")
 
 def too_many(window: Window, told: str) -> Refused:
     """The answer to a request that was one too many."""
-    after = seconds_left(window)
-    details = {
-        "limit": window.limit,
-        "remaining": 0,
-        "reset": epoch_seconds(window),
-        "retry_after_seconds": after,
-    }
+    details = limit_details(window)
+    after = details["retry_after_seconds"]
     return Refused(
         429,
         "rate_limited",
@@ -253,20 +248,25 @@ def too_many(window: Window, told: str) -> Refused:
     )
 
 
+def limit_details(window: Window) -> dict[str, int]:
+    """The details of an error that says so (CONTRACT section 2); `reset` is in seconds since 1970, rounded up."""
+    return {
+        "limit": window.limit,
+        "remaining": 0,
+        "reset": _epoch_seconds(window),
+        # At least one: nobody is to ask again at once.
+        "retry_after_seconds": max(1, math.ceil(window.reset_at / 1000 - time.time())),
+    }
+
+
 def limit_headers(window: Window) -> Headers:
     """The three headers of CONTRACT section 3. X-RateLimit-Reset is in seconds since 1970, rounded up."""
     return [
         (b"x-ratelimit-limit", b"%d" % window.limit),
         (b"x-ratelimit-remaining", b"%d" % max(window.remaining, 0)),
-        (b"x-ratelimit-reset", b"%d" % epoch_seconds(window)),
+        (b"x-ratelimit-reset", b"%d" % _epoch_seconds(window)),
     ]
 
 
-def epoch_seconds(window: Window) -> int:
-    """When there is room again, in whole seconds since 1970, never too early."""
+def _epoch_seconds(window: Window) -> int:
     return math.ceil(window.reset_at / 1000)
-
-
-def seconds_left(window: Window) -> int:
-    """How long until there is room again: whole seconds, at least one."""
-    return max(1, math.ceil(window.reset_at / 1000 - time.time()))

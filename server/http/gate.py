@@ -22,7 +22,7 @@ from .body import SILENCE_SECONDS, again, linger, read_body, too_large
 from .doorman import Entry, limit_headers, too_many
 from .errors import Refused, crashed, refused, response
 from .head import Head, address_of
-from .identity import set_identity
+from .identity import set_identity, set_window
 from .open_requests import OpenRequest
 from .site import Site
 from .surfaces import Way, way_of
@@ -32,8 +32,6 @@ log = logging.getLogger("bilt_mcp.server")
 
 SMALL_BODY = 65_536
 """What is left unread of a refused request of this size at most does not cost its connection."""
-WINDOW = "bilt.window"
-"""Where in the scope a request past its limit that was let through has the `Window`: the MCP surface answers it."""
 
 _SECURITY = [
     (b"x-content-type-options", b"nosniff"),
@@ -187,7 +185,7 @@ class _Passage:
             if window.exceeded:
                 if self._way.surface != "mcp" or method != "POST":
                     raise too_many(window, "Rate limit exceeded.")
-                self._scope[WINDOW] = window
+                set_window(self._scope, window)
         if self._way.writes and method not in ("GET", "HEAD") and entry.identity.read_only:
             told = "This key can only read. Ask for a key that may change something."
             raise Refused(403, "read_only_key", told)

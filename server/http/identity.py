@@ -1,4 +1,4 @@
-"""Who asks, once the gate has let him in."""
+"""Who asks, once the gate has let him in, and what is left of his limit: the gate notes it, the routes read it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
-from bilt_mcp.state import Account
+from bilt_mcp.state import Account, Window
 
-_KEY = "bilt.identity"
+_IDENTITY = "bilt.identity"
+_WINDOW = "bilt.window"
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,21 @@ class Identity:
 
 def set_identity(scope: Scope, identity: Identity) -> None:
     """Let the routes below know who asks."""
-    scope[_KEY] = identity
+    scope[_IDENTITY] = identity
 
 
 def identity_of(scope: Scope) -> Identity:
     """Who asks. Only for routes that the gate lets nobody reach without a credential."""
-    identity: Identity = scope[_KEY]
+    identity: Identity = scope[_IDENTITY]
     return identity
+
+
+def set_window(scope: Scope, window: Window) -> None:
+    """Let a request past its limit through to a route that refuses it in its own words."""
+    scope[_WINDOW] = window
+
+
+def window_of(scope: Scope) -> Window | None:
+    """The limit that a request is past and was let through with; None where it is within its limit."""
+    window: Window | None = scope.get(_WINDOW)
+    return window

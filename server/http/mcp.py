@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from .identity import identity_of
-from .mcp_limits import refuse_for_now, window_of
+from .identity import identity_of, window_of
+from .mcp_limits import refuse_for_now
 from .mcp_servers import McpServers
 from .site import Site
 
@@ -27,7 +27,7 @@ class McpEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         window = window_of(scope)
-        if window is not None and window.exceeded:
+        if window is not None:
             await refuse_for_now(window, scope, receive, send)
             return
         async with self.servers.serving(identity_of(scope)) as sessions:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any, cast
 
 from mcp_types import CallToolResult
@@ -14,21 +13,10 @@ from starlette.types import Receive, Scope, Send
 from bilt_mcp.state import RateLimitExceeded, Window
 from bilt_mcp.tools import failure
 
-_WINDOW = "bilt.window"
+from .doorman import limit_details
 
 TOO_MANY = -32000
 """JSON-RPC leaves this range to servers."""
-
-
-def set_window(scope: Scope, window: Window) -> None:
-    """Let the route below know what is left of the caller's limit."""
-    scope[_WINDOW] = window
-
-
-def window_of(scope: Scope) -> Window | None:
-    """What is left of the caller's limit; None where he has none."""
-    window: Window | None = scope.get(_WINDOW)
-    return window
 
 
 async def refuse_for_now(window: Window, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,15 +47,12 @@ async def _asked(request: Request) -> dict[str, Any]:
 
 
 def _error(window: Window) -> RateLimitExceeded:
-    wait = max(1, -(-(window.reset_at - round(time.time() * 1000)) // 1000))
+    details = limit_details(window)
     return RateLimitExceeded(
-        f"Nothing was done: this key may ask {window.limit} times in any 60 seconds. Wait {wait} s and call again. "
-        "Do not poll: bilt_get_session with wait_seconds=45 and after_revision holds its answer until something "
-        "changes.",
-        limit=window.limit,
-        remaining=0,
-        reset=-(-window.reset_at // 1000),
-        retry_after_seconds=wait,
+        f"Nothing was done: this key may ask {window.limit} times in any 60 seconds. Wait "
+        f"{details['retry_after_seconds']} s and call again. Do not poll: bilt_get_session with wait_seconds=45 and "
+        "after_revision holds its answer until something changes.",
+        **details,
     )
 
 
