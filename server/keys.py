@@ -24,6 +24,7 @@ from bilt_mcp.state import (
     StoreLocation,
     digest_of,
     iso,
+    iso_or_none,
     new_key,
 )
 
@@ -155,8 +156,8 @@ def _fields(key: ApiKey) -> dict[str, str | bool | None]:
         "read_only": key.read_only,
         "shown": key.shown,
         "created_at": iso(key.created_at),
-        "last_used_at": None if key.last_used_at is None else iso(key.last_used_at),
-        "revoked_at": None if key.revoked_at is None else iso(key.revoked_at),
+        "last_used_at": iso_or_none(key.last_used_at),
+        "revoked_at": iso_or_none(key.revoked_at),
     }
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
@@ -44,6 +43,7 @@ from bilt_mcp.tools import (
     Desk,
     StartedResult,
     ToolContext,
+    as_id,
     caller_of,
     can_ask,
     cancel,
@@ -73,7 +73,6 @@ MIN_POLL_MS, MAX_POLL_MS = 250, 5000
 LONG_SECONDS = 3600.0
 TROUBLE_SECONDS = 1.0
 
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _BOOLEAN = TypeAdapter(bool)
 
 
@@ -216,7 +215,7 @@ def _would_wait(params: CallToolRequestParams) -> bool:
 
 async def _find(desk: Desk, task_id: str) -> tuple[Workflow, Session | None]:
     """The workflow, and while it is not final its session. Raises `NoSuchTask`."""
-    if not _ID.fullmatch(task_id):
+    if as_id(task_id) != task_id:
         raise NoSuchTask
     workflow = await desk.store.workflow(desk.account, task_id)
     session: Session | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .access import AccessStore, Account, Admission, ApiKey, Login, Window, limited_to
 from .calls import MOST_CALLS, CalledStep, Offer, OfferedCall, Refusal, RefusalCode
-from .clock import Clock, SystemClock, boot_id
+from .clock import Clock, SystemClock, boot_id, iso, iso_now, iso_or_none
 from .errors import (
     BiltError,
     CannotCancel,
@@ -83,7 +83,6 @@ from .models import (
     Variant,
     Visibility,
     Workflow,
-    iso,
 )
 from .settings import StoreSettings
 from .store import SessionStore, Watch
@@ -218,6 +217,8 @@ __all__ = [
     "boot_id",
     "digest_of",
     "iso",
+    "iso_now",
+    "iso_or_none",
     "limited_to",
     "looks_like_key",
     "message_of",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .clock import iso
 from .driver import sqlite3
 from .errors import (
     CannotCancel,
@@ -11,7 +12,7 @@ from .errors import (
     CannotResume,
     ConfirmationRequired,
 )
-from .models import Caller, Cancelled, DeployState, Note, Session, Stopped, Workflow, iso
+from .models import Caller, Cancelled, DeployState, Note, Session, Stopped, Workflow
 from .sqlite_base import Row, one
 from .sqlite_lookup import session_row, whose, workflow_row
 from .sqlite_rows import SESSION_QUERY, quoted, session_of, stopped_text, workflow_of

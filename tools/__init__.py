@@ -17,9 +17,9 @@ from . import (
     resume_workflow,
     send_message,
 )
-from .arguments import Text, storable
+from .arguments import Text, as_id, storable
 from .cancelling import Unrecorded, cancel, cancel_and_verify
-from .desk import Desk, Engine, Office, ToolContext, caller_of, user_of
+from .desk import Desk, Engine, Office, ToolContext, caller_of, shown_name, user_of
 from .gate import Decision, can_ask, consequence, question, settled
 from .problems import clip, problem_of, unknown
 from .registry import ToolSpec, call
@@ -62,6 +62,7 @@ __all__ = [
     "ToolContext",
     "ToolSpec",
     "Unrecorded",
+    "as_id",
     "build_tools",
     "call",
     "caller_of",
@@ -82,6 +83,7 @@ __all__ = [
     "resources",
     "session_result",
     "settled",
+    "shown_name",
     "start_calls",
     "start_workflow",
     "storable",

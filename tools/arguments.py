@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -30,6 +31,11 @@ def storable(text: str) -> str:
     except UnicodeEncodeError:
         raise PydanticCustomError("string_unicode", "contains a lone surrogate") from None
     return text
+
+
+def as_id(text: str) -> str | None:
+    """An id as the store has it, in lower case; None for text that can be none."""
+    return text.lower() if re.fullmatch(_UUID, text) else None
 
 
 def _id(told: str) -> Any:

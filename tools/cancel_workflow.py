@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 from pydantic import Field
 
-from bilt_mcp.state import DeployState, Stopped, Workflow, iso
+from bilt_mcp.state import DeployState, Stopped, Workflow, iso, iso_now
 
 from .arguments import Reason, SessionId
 from .cancelling import VERIFY_SECONDS, Unrecorded, cancel_and_verify
@@ -49,7 +48,7 @@ def _unrecorded_receipt(
     return CancelledResult(
         session_id=session_id,
         status="cancelling",
-        cancelled_at=iso(round(time.time() * 1000)),
+        cancelled_at=iso_now(),
         message=(
             f"{done}, but that is not recorded yet: {outcome.told[:300]} It is recorded as soon as the store "
             "works; look with bilt_get_session."

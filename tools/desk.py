@@ -190,8 +190,12 @@ def caller_of(context: ToolContext) -> Caller:
     request = context.request_context
     params = request.session.client_params
     said = "" if params is None else f"{params.client_info.name} {params.client_info.version}"
-    shown = "".join(ch for ch in said if ch.isprintable())[:MAX_NAME].strip()
-    return request.lifespan_context.caller(shown)
+    return request.lifespan_context.caller(shown_name(said))
+
+
+def shown_name(said: str) -> str:
+    """A name that somebody gives himself, as it is kept and shown: in one line, printable, and cut."""
+    return "".join(ch for ch in said if ch.isprintable())[:MAX_NAME].strip()
 
 
 def user_of(context: ToolContext, surface: str) -> Caller:

@@ -14,13 +14,13 @@ from mcp_types import (
     PromptMessage,
     TextContent,
 )
-from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
-from .arguments import SessionId, Text
+from .arguments import as_id, storable
+from .problems import clip
 
 MAX_MESSAGE = 5000
 MAX_REASON = 500
-MAX_NAME = 64
 
 Given = Mapping[str, str]
 
@@ -156,7 +156,7 @@ def get_prompt(name: str, arguments: Mapping[str, str] | None) -> GetPromptResul
     pattern = _PATTERNS.get(name)
     if pattern is None:
         known = ", ".join(_PATTERNS)
-        raise MCPError(INVALID_PARAMS, f"Unknown prompt: {_clip(name)}; known: {known}")
+        raise MCPError(INVALID_PARAMS, f"Unknown prompt: {clip(name)}; known: {known}")
     given = {key: value for key, value in (arguments or {}).items() if value != ""}
     if problems := _problems(pattern, given):
         raise MCPError(
@@ -184,32 +184,23 @@ def _problems(pattern: _Pattern, given: Given) -> list[str]:
     for name, value in list(given.items())[:20]:
         argument = known.get(name)
         if argument is None:
-            problems.append(f"no such argument: {_clip(name)}; known: {', '.join(known)}")
+            problems.append(f"no such argument: {clip(name)}; known: {', '.join(known)}")
         elif len(value) > argument.most:
             problems.append(f"{name} must have at most {argument.most} characters")
-        elif name == "session_id" and not _fits(_SESSION_ID, value):
+        elif name == "session_id" and as_id(value) is None:
             problems.append(
                 "session_id must be a UUID, such as 550e8400-e29b-41d4-a716-446655440000"
             )
-        elif not _fits(_TEXT, value):
+        elif not _is_storable(value):
             problems.append(
                 f"{name} has a character that cannot be kept: NUL, or half of a surrogate pair"
             )
     return problems
 
 
-_SESSION_ID: TypeAdapter[str] = TypeAdapter(SessionId)
-_TEXT: TypeAdapter[str] = TypeAdapter(Text)
-
-
-def _fits(kind: TypeAdapter[str], value: str) -> bool:
+def _is_storable(value: str) -> bool:
     try:
-        kind.validate_python(value)
-    except ValidationError:
+        storable(value)
+    except PydanticCustomError:
         return False
     return True
-
-
-def _clip(text: str) -> str:
-    shown = text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + "…"
-    return shown.encode("utf-8", "replace").decode("utf-8")

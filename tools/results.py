@@ -18,6 +18,7 @@ from bilt_mcp.state import (
     Stopped,
     Workflow,
     iso,
+    iso_or_none,
 )
 
 from .next_call import next_call
@@ -265,7 +266,7 @@ def session_result(session: Session, terminal: str = "bilt-mcp") -> SessionResul
             action_id=gate.action_id,
             step=gate.step,
             message=gate.message,
-            expires_at=None if gate.expires_at is None else iso(gate.expires_at),
+            expires_at=iso_or_none(gate.expires_at),
         ),
         failure=None if workflow is None else _failure(workflow.failure),
     )

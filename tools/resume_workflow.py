@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
-from bilt_mcp.state import ConfirmationRequired, iso
+from bilt_mcp.state import ConfirmationRequired, iso_now
 
 from .arguments import SessionId
 from .desk import ToolContext, caller_of, desk_of
@@ -32,7 +30,7 @@ async def bilt_resume_workflow(ctx: ToolContext, session_id: SessionId) -> Resum
     return ResumedResult(
         session_id=session_id,
         status=workflow.status.value,
-        resumed_at=iso(round(time.time() * 1000)),
+        resumed_at=iso_now(),
         message="The workflow goes on. Wait for its next change with bilt_get_session.",
     )
 

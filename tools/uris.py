@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
+from .arguments import as_id
+
 SESSION = "bilt://sessions/{session_id}"
 WORKFLOW = "bilt://workflows/{workflow_id}"
 LOG = "bilt://workflows/{workflow_id}/steps/{step}/log{?from,lines,attempt}"
@@ -20,7 +22,6 @@ TEMPLATES = (SESSION, WORKFLOW, LOG, ARTIFACTS, ARTIFACT)
 MAX_URI = 8192
 """Characters; a longer one names nothing of ours."""
 MOST_LINES = 1_000_000_000
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NUMBER = re.compile(r"-?[0-9]{1,10}", re.ASCII)
 
 
@@ -120,9 +121,10 @@ def parse(text: str) -> Uri:
 
 def known_id(text: str) -> str:
     """An id in lower case. Raises `NoResource` for what can be none."""
-    if not _UUID.fullmatch(text.lower()):
+    known = as_id(text)
+    if known is None:
         raise NoResource("Resource not found")
-    return text.lower()
+    return known
 
 
 def _given(asked: str, *names: str) -> list[int | None]:

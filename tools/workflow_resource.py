@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bilt_mcp.state import AuditEntry, History, PlannedStep, Session, Workflow, iso
+from bilt_mcp.state import AuditEntry, History, PlannedStep, Session, Workflow, iso, iso_or_none
 
 from .results import session_result, stopped_result
 from .uris import ArtifactsUri, LogUri, SessionUri
@@ -25,8 +25,8 @@ def workflow_resource(history: History) -> dict[str, Any]:
         "project_id": history.project_id,
         "status": workflow.status.value,
         "created_at": iso(workflow.created_at),
-        "started_at": _when(workflow.started_at),
-        "finished_at": _when(workflow.finished_at),
+        "started_at": iso_or_none(workflow.started_at),
+        "finished_at": iso_or_none(workflow.finished_at),
         "progress": shown["progress"],
         "steps": [_step(history, n, step) for n, step in enumerate(history.plan.steps, 1)],
         "failure": shown["failure"],
@@ -58,7 +58,7 @@ def _step(history: History, position: int, step: PlannedStep) -> dict[str, Any]:
         "outcome": _outcome(history, position),
         "attempts": len(runs),
         "started_at": iso(runs[0].started_at) if runs else None,
-        "finished_at": _when(runs[-1].finished_at) if runs else None,
+        "finished_at": iso_or_none(runs[-1].finished_at) if runs else None,
         "exit_code": runs[-1].exit_code if runs else None,
         "log": str(log_uri(history, position)) if runs else None,
     }
@@ -94,7 +94,3 @@ def _cancel(workflow: Workflow) -> dict[str, Any] | None:
         "reason": workflow.cancel_reason,
         "stopped": None if stopped is None else stopped_result(stopped).model_dump(mode="json"),
     }
-
-
-def _when(milliseconds: int | None) -> str | None:
-    return None if milliseconds is None else iso(milliseconds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Collection
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 from uuid import UUID
@@ -13,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from bilt_mcp.state import InvalidArguments, Problem
-from bilt_mcp.tools import clip, problem_of, unknown
+from bilt_mcp.tools import as_id, clip, problem_of, unknown
 
 from .errors import Refused
 
@@ -21,8 +20,6 @@ MOST_PROBLEMS = 20
 """How many are told: a body may have half a million."""
 MOST_LISTED = 100
 DEFAULT_LISTED = 50
-
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 T = TypeVar("T")
 
@@ -83,10 +80,10 @@ def query_of(request: Request, *known: str, repeatable: str = "") -> dict[str, s
 
 def id_of(request: Request, name: str, gone: Refused) -> str:
     """The id in the path, in lower case. Raises `gone` for what can be none: it is not told apart from others'."""
-    text = str(request.path_params[name]).lower()
-    if not _UUID.fullmatch(text):
+    known = as_id(str(request.path_params[name]))
+    if known is None:
         raise gone
-    return text
+    return known
 
 
 def limit_of(query: dict[str, str]) -> int:

@@ -22,6 +22,7 @@ from bilt_mcp.state import (
     StepEnded,
     What,
     iso,
+    iso_or_none,
 )
 
 from .chat_answers import Report, response
@@ -118,7 +119,7 @@ def _told(what: What, report: Report | None) -> tuple[EventType, dict[str, Any]]
                 "action_id": what.action_id,
                 "node": what.step,
                 "step": what.position,
-                "expires_at": None if what.expires_at is None else iso(what.expires_at),
+                "expires_at": iso_or_none(what.expires_at),
                 "open": what.answer is None,
             }
         case Over(workflow):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -25,7 +24,7 @@ from bilt_mcp.state import (
     StoreUnavailable,
     WorkflowAlreadyActive,
 )
-from bilt_mcp.tools import clip, problem_of, unknown
+from bilt_mcp.tools import as_id, clip, problem_of, unknown
 
 from .bodies import MOST_PROBLEMS
 from .errors import Refused
@@ -33,9 +32,6 @@ from .identity import Identity, identity_of
 
 log = logging.getLogger("bilt_mcp.server")
 
-_UUID = re.compile(
-    r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}", re.ASCII
-)
 _CODES: dict[type[BiltError], tuple[int, str]] = {
     InvalidArguments: (400, "invalid_request"),
     ProjectNotFound: (404, "project_not_found"),
@@ -64,9 +60,10 @@ def _problem(found: Any, model: type[BaseModel]) -> Problem:
 
 def thread_id_of(text: str) -> str:
     """The session that a thread id names. Raises `SessionNotFound` for what can be none."""
-    if _UUID.fullmatch(text) is None:
+    known = as_id(text)
+    if known is None:
         raise SessionNotFound("No such thread.")
-    return text.lower()
+    return known
 
 
 def thread_not_found() -> Refused:

@@ -27,7 +27,7 @@ from bilt_mcp.state import (
     StoreUnavailable,
     Timeline,
     Watch,
-    iso,
+    iso_now,
 )
 from bilt_mcp.tools import Desk, expires_in, needs_worker
 
@@ -218,8 +218,7 @@ class _Stream(Response):
             "message": told,
             "error_id": error_id,
         }
-        now = iso(round(time.time() * 1000))
-        await self._send(send, ChatEvent("error", data, now, None).encoded())
+        await self._send(send, ChatEvent("error", data, iso_now(), None).encoded())
 
     async def _send(self, send: Send, data: bytes) -> None:
         self._sent_at = time.monotonic()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from bilt_mcp.server.config import LOCAL_ACCOUNT
 from bilt_mcp.state import AccessStore, Account, Admission, Window
 
 from .errors import Refused
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 KEY_BEGINS = b"bilt_"
 COOKIE = "session_id"
 """The cookie of a login (CONTRACT section 4)."""
-LOCAL = "local"
 MOST_SECRET_BYTES = 8192
 MOST_REMEMBERED = 4096
 WINDOW_SECONDS = 60.0
@@ -68,7 +68,7 @@ class Doorman:
             from .oauth import Tokens
 
             self._tokens = Tokens(settings.oauth_issuer, settings.oauth_audience)
-        self._everybody = Entry(Identity(Account(LOCAL), "no key", "none", person=True))
+        self._everybody = Entry(Identity(Account(LOCAL_ACCOUNT), "no key", "none", person=True))
         self._known: dict[bytes, None] = {}
         self._failed: dict[str, float] = {}
 

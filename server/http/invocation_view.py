@@ -17,6 +17,7 @@ from bilt_mcp.state import (
     StepRun,
     Workflow,
     iso,
+    iso_or_none,
 )
 from bilt_mcp.state import (
     Invocation as Found,
@@ -64,11 +65,11 @@ def invocation_view(
         "entryCall": request["steps"][0]["call"],
         "stepCount": len(request["steps"]),
         "createdAt": iso(workflow.created_at),
-        "startedAt": _iso(workflow.started_at),
-        "finishedAt": _iso(workflow.finished_at),
+        "startedAt": iso_or_none(workflow.started_at),
+        "finishedAt": iso_or_none(workflow.finished_at),
         "durationMs": _duration(workflow.started_at, workflow.finished_at),
-        "cancelRequestedAt": _iso(workflow.cancel_requested_at),
-        "lastHeartbeatAt": _iso(_last_alive(found, heartbeat)),
+        "cancelRequestedAt": iso_or_none(workflow.cancel_requested_at),
+        "lastHeartbeatAt": iso_or_none(_last_alive(found, heartbeat)),
         "progress": None if workflow.final else _progress(found),
         "request": request,
         "result": _result(found) if workflow.final else None,
@@ -233,10 +234,6 @@ def _failure(failure: WorkflowFailure | None) -> Failure | None:
 
 def _binding_id(workflow: Workflow, alias: str) -> str:
     return str(uuid5(UUID(workflow.id), f"binding/{alias}"))
-
-
-def _iso(milliseconds: int | None) -> str | None:
-    return None if milliseconds is None else iso(milliseconds)
 
 
 def _duration(begun: int | None, ended: int | None) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -24,7 +23,7 @@ from bilt_mcp.state import (
     SessionNotFound,
     StoreUnavailable,
     WorkflowNotFound,
-    iso,
+    iso_now,
     limited_to,
 )
 from bilt_mcp.state import Invocation as Found
@@ -228,10 +227,9 @@ async def _found_or_killed(desk: Desk, request: Request, by: Caller) -> Found:
 
 def _cancelling(seen: Invocation) -> Invocation:
     """What is answered when everything was killed first and the store could not say so yet."""
-    now = iso(round(time.time() * 1000))
     message = "Killed, but that is not recorded yet: it is as soon as the store works."
     progress: Progress = {**(seen.get("progress") or {}), "message": message}
-    return {**seen, "status": "cancelling", "cancelRequestedAt": now, "progress": progress}
+    return {**seen, "status": "cancelling", "cancelRequestedAt": iso_now(), "progress": progress}
 
 
 def _key(request: Request, body: InvocationRequest) -> str | None:

@@ -13,7 +13,6 @@ nothing changes by a GET.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from urllib.parse import urlsplit
 
@@ -21,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from bilt_mcp.state import iso
+from bilt_mcp.state import digest_of, iso, iso_or_none
 
 from .chat_models import LoggedIn, LoginRequest
 from .chat_requests import read, told_as
@@ -64,7 +63,7 @@ class _LoginDesk:
             await self._end(request)  # what somebody may have planted before is worth nothing now
             secret, key = secrets.token_urlsafe(SECRET_BYTES), admission.key
             login = await self._site.access.open_login(
-                key.id, _digest(secret), LOGIN_SECONDS, IDLE_SECONDS
+                key.id, digest_of(secret), LOGIN_SECONDS, IDLE_SECONDS
             )
             told = LoggedIn(
                 account=str(key.account),
@@ -100,7 +99,7 @@ class _LoginDesk:
             account=str(identity.account),
             name=identity.key_name or identity.name,
             read_only=identity.read_only,
-            expires_at=None if identity.expires_at is None else iso(identity.expires_at),
+            expires_at=iso_or_none(identity.expires_at),
         )
         return JSONResponse(told.model_dump())
 
@@ -108,11 +107,7 @@ class _LoginDesk:
         """End the login that the request came with, if any."""
         secret = request.cookies.get(COOKIE)
         if secret:
-            await self._site.access.end_login(_digest(secret))
-
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "replace")).digest()
+            await self._site.access.end_login(digest_of(secret))
 
 
 def _is_secure(request: Request) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import jwt
 
 from bilt_mcp.state import Account
+from bilt_mcp.tools import shown_name
 
 from .identity import Identity
 from .issuer_keys import IssuerKeys, IssuerUnavailable
@@ -112,8 +113,7 @@ class Tokens:
         if not isinstance(account, str) or not _ACCOUNT.fullmatch(account):
             told = f"The claim {ACCOUNT_CLAIM} of the token is no name of an account."
             raise TokenRefused(told, guessed=False)
-        shown = str(claims.get("email") or subject)
-        name = "".join(ch for ch in shown if ch.isprintable())[:60].strip()
+        name = shown_name(str(claims.get("email") or subject))
         read_only = WRITE not in scopes
         identity = Identity(
             account=Account(account),

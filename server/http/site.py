@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from bilt_mcp.server.app import OpenStores, open_desk
 from bilt_mcp.server.config import LOCAL_ACCOUNT, Config
 from bilt_mcp.state import AccessStore, Caller, SqliteAccess, StoreLocation
-from bilt_mcp.tools import Desk, build_tools
+from bilt_mcp.tools import Desk, build_tools, shown_name
 
 from .doorman import Doorman
 from .identity import Identity
@@ -85,5 +85,4 @@ class Site:
 
 def caller(identity: Identity, surface: str, client: str) -> Caller:
     """Who asks, for the history and the audit. `client` is what his program says of itself."""
-    shown = "".join(ch for ch in client if ch.isprintable())[:60].strip()
-    return replace(Caller(shown or identity.name, surface), principal=identity.name)
+    return Caller(shown_name(client) or identity.name, surface, principal=identity.name)
