@@ -11,25 +11,20 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 import aiosqlite
-import anyio
 
 from .access import Account, Admission, ApiKey, Login, Window
-from .clock import Clock, SystemClock, boot_id
+from .clock import Clock, boot_id
 from .driver import sqlite3
-from .errors import BiltError, KeyAlreadyExists, KeyNotFound, StoreUnavailable
+from .errors import BiltError, KeyAlreadyExists, KeyNotFound
 from .group_commit import BUSY_SECONDS, write_alone
-from .hop import Hop
 from .location import StoreLocation
-from .migrate import migrate, refuse_foreign
-from .sqlite_base import CLOSED, on_a_thread
+from .sqlite_file import SqliteFile
 from .sqlite_limits import FOREVER, HeldUp, Limits, Used
 from .trouble import TROUBLE, is_held_up, unavailable
-from .turn import WriteTurn
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -55,104 +50,28 @@ class RunAtOnce(Protocol[T_co]):
         ...
 
 
-class SqliteAccess:
+class SqliteAccess(SqliteFile):
     """`AccessStore` on two SQLite files. Open it with `async with`."""
 
     def __init__(self, location: StoreLocation, clock: Clock | None = None) -> None:
-        self.location = location
-        self._clock: Clock = clock or SystemClock()
-        self._turn = WriteTurn(location.access_turn)
-        self._hop = Hop()
+        super().__init__(location, location.access, location.access_turn, clock, "access")
         self._limits = Limits(location, self._clock)
-        self._writer: aiosqlite.Connection | None = None
-        self._reader: aiosqlite.Connection | None = None
         self._reading = threading.Lock()
         """Held by whoever uses the reader or counts, on whatever thread."""
 
-    async def __aenter__(self) -> Self:
-        """Open the files, make or migrate their schemas. Raises `StoreUnavailable`."""
-        self.location.prepare()
-        try:
-            self._hop.open()
-            self._writer = await on_a_thread(self._connect_writer)
-            self._reader = await on_a_thread(self._connect_reader)
-            await self._on(self._reader, lambda _: self._limits.run(lambda _: None))
-        except TROUBLE as error:
-            await self._close()
-            raise self._unavailable(error) from error
-        except BaseException:
-            await self._close()
-            raise
-        return self
+    async def _open_more(self) -> None:
+        await self._on(self._reader, lambda _: self._limits.run(lambda _: None))
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close everything, also when the block was cancelled."""
-        with anyio.CancelScope(shield=True):
-            await self._close()
-
-    async def _close(self) -> None:
-        # Each of them, whatever happens to another.
-        async with AsyncExitStack() as stack:
-            stack.callback(self._hop.close)
-            stack.callback(self._turn.close)
-            if self._writer is not None:
-                stack.push_async_callback(self._writer.close)
-                stack.push_async_callback(self._finish, self._writer, self._close_writer)
-            if self._reader is not None:
-                stack.push_async_callback(self._reader.close)
-                stack.push_async_callback(
-                    self._finish, self._reader, lambda _: self._limits.close()
-                )
-            self._reader = self._writer = None
-
-    async def _finish(
-        self, connection: aiosqlite.Connection, close: Callable[[sqlite3.Connection], None]
-    ) -> None:
-        try:
-            await self._on(connection, close)
-        except BiltError:
-            return  # it is closed all the same, without its turn
-
-    def _close_writer(self, connection: sqlite3.Connection) -> None:
-        with self._turn.taken(BUSY_SECONDS):
-            connection.close()
+    def _close_more(self, stack: AsyncExitStack) -> None:
+        if self._reader is not None:
+            stack.push_async_callback(self._finish, self._reader, lambda _: self._limits.close())
 
     # -- connections -----------------------------------------------------------------------------
 
-    def _connect_writer(self) -> sqlite3.Connection:
-        path = self.location.access
-        with self._turn.taken(BUSY_SECONDS):
-            self.location.make_file(path)
-            connection = self._connect()
-            try:
-                refuse_foreign(connection, str(path))
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = FULL")
-                connection.execute("PRAGMA foreign_keys = ON")
-                migrate(connection, str(path), "access")
-            except BaseException:
-                connection.close()
-                raise
-        return connection
-
     def _connect_reader(self) -> sqlite3.Connection:
-        connection = self._connect()
-        connection.execute("PRAGMA query_only = ON")
+        connection = super()._connect_reader()
         connection.execute("PRAGMA busy_timeout = 0")  # it is used in the event loop
         return connection
-
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(
-            self.location.access,
-            timeout=BUSY_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-        )
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await self._on(self._writer, lambda c: write_alone(self._turn, c, work))
@@ -160,14 +79,9 @@ class SqliteAccess:
     async def _on(
         self, connection: aiosqlite.Connection | None, run: Callable[[sqlite3.Connection], T]
     ) -> T:
-        if connection is None:
-            raise StoreUnavailable(CLOSED)
         if connection is self._reader:
             run = partial(self._by_itself, run)
-        try:
-            return await self._hop.call(connection, run)
-        except TROUBLE as error:
-            raise self._unavailable(error) from error
+        return await super()._on(connection, run)
 
     def _by_itself(self, run: Callable[[sqlite3.Connection], T], c: sqlite3.Connection) -> T:
         with self._reading:
@@ -197,7 +111,7 @@ class SqliteAccess:
 
     def _unavailable(self, error: Exception) -> BiltError:
         new = "make new keys with `bilt-mcp keys create`"
-        return unavailable(self.location.access, error, BUSY_SECONDS, new)
+        return unavailable(self._path, error, BUSY_SECONDS, new)
 
     # -- keys ------------------------------------------------------------------------------------
 

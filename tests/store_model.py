@@ -164,8 +164,8 @@ class Given:
 def without_threads() -> Generator[None]:
     """Stores that are opened now work on the thread that calls, and look only once at what stays as it is."""
     with (
-        patch("bilt_mcp.state.sqlite_base.on_a_thread", OnThisThread.open),
-        patch("bilt_mcp.state.sqlite_base.Hop", NoHop),
+        patch("bilt_mcp.state.sqlite_file.on_a_thread", OnThisThread.open),
+        patch("bilt_mcp.state.sqlite_file.Hop", NoHop),
         patch("bilt_mcp.state.location.file_system_of", cache(file_system_of)),
         patch("bilt_mcp.state.migrate.migrations", cache(migrations)),
     ):

@@ -36,7 +36,7 @@ async def test_pruning_that_gets_no_turn_is_told_in_the_stores_own_words(
         await scene.subject(Kind.COMPLETED)
         clock.go_on(1000)
         assert await store.hide_old(await scene.epoch(), clock.now()) == 1
-        monkeypatch.setattr("bilt_mcp.state.sqlite_base.BUSY_SECONDS", 0.05)
+        monkeypatch.setattr("bilt_mcp.state.group_commit.BUSY_SECONDS", 0.05)
         with WriteTurn(location.turn).taken(5), pytest.raises(StoreUnavailable):
             await store.delete_hidden(await scene.epoch())
         assert await store.delete_hidden(await scene.epoch())

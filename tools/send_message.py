@@ -50,7 +50,11 @@ async def bilt_send_message(
     workflow_id, status = started.workflow_id, started.status
     if wait_for_response:
         await wait_until(
-            desk, session_id, lambda now: is_answered(now, workflow_id), WAIT_SECONDS, beat=Beat(ctx)
+            desk,
+            session_id,
+            lambda now: is_answered(now, workflow_id),
+            WAIT_SECONDS,
+            beat=Beat(ctx),
         )
         # By its own id: somebody may have started another one meanwhile.
         status = (await desk.store.workflow(desk.account, workflow_id)).status

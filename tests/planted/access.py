@@ -54,7 +54,7 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "keys: they are not synced to the disk",
-        within(ACCESS_FILE, "test_access_power"),
+        within("state/sqlite_file.py", "test_access_power"),
         "PRAGMA synchronous = FULL",
         "PRAGMA synchronous = NORMAL",
     ),

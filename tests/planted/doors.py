@@ -11,13 +11,13 @@ ADVISORIES = "test_advisories.py::test_"
 PLANTS: tuple[Plant, ...] = (
     plant(
         "power: the commit is not synced",
-        within("state/sqlite_base.py", POWER),
+        within("state/sqlite_file.py", POWER),
         "synchronous = FULL",
         "synchronous = NORMAL",
     ),
     plant(
         "power: the journal is in memory",
-        within("state/sqlite_base.py", POWER),
+        within("state/sqlite_file.py", POWER),
         "journal_mode = WAL",
         "journal_mode = MEMORY",
     ),

@@ -122,7 +122,7 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "the commit is not synced",
-        within("state/sqlite_base.py", "test_store_opening"),
+        within("state/sqlite_file.py", "test_store_opening"),
         "synchronous = FULL",
         "synchronous = NORMAL",
     ),

@@ -13,9 +13,9 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "a store is closed out of turn",
-        within("state/sqlite_base.py", "test_turn"),
-        "with self._turn.taken(BUSY_SECONDS):\n                connection.close()",
-        "with contextlib.nullcontext():\n                connection.close()",
+        within("state/sqlite_file.py", "test_turn"),
+        "with self._turn.taken(BUSY_SECONDS):\n            connection.close()",
+        "with contextlib.nullcontext():\n            connection.close()",
     ),
     plant(
         "who gave up waiting keeps the turn",
