@@ -68,8 +68,8 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "rest: a malformed id is told apart from an unknown one",
         within("server/http/bodies.py", REQUESTS),
-        "    if not _UUID.fullmatch(text):\n        raise gone\n",
-        '    if not _UUID.fullmatch(text):\n        raise InvalidArguments([Problem(name, "is no UUID")])\n',
+        "    if known is None:\n        raise gone\n",
+        '    if known is None:\n        raise InvalidArguments([Problem(name, "is no UUID")])\n',
     ),
     plant(
         "rest: what is written otherwise is another request",
