@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 from bilt_mcp.state import (
+    KEY_PREFIX,
     Account,
     ApiKey,
     BiltError,
@@ -32,7 +33,6 @@ from .config import Config
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
-_SECRET = "bilt_live_"
 _COLUMNS = ("name", "account", "project", "may", "key", "created", "last used (UTC)", "state", "id")
 
 
@@ -126,7 +126,7 @@ def _folder(given: str) -> Path:
 
 
 def _checked(name: str) -> str:
-    if name.startswith(_SECRET):
+    if name.startswith(KEY_PREFIX):
         raise _Wrong("this is a key, and now others may have seen it: name it by its name or id")
     return name
 

@@ -103,7 +103,7 @@ from .version import IDLE_SECONDS, VERSION
 
 if TYPE_CHECKING:
     from .driver import SQLITE_VERSION, WAL_RESET_NOTE
-    from .keys import digest_of, looks_like_key, new_key
+    from .keys import KEY_PREFIX, digest_of, new_key
     from .sqlite import SqliteStore
     from .sqlite_access import SqliteAccess
 
@@ -113,6 +113,7 @@ __all__ = [
     "FINAL",
     "IDLE",
     "IDLE_SECONDS",
+    "KEY_PREFIX",
     "MAX_KEY_CHARS",
     "MOST_CALLS",
     "MOST_INVOCATIONS",
@@ -220,7 +221,6 @@ __all__ = [
     "iso_now",
     "iso_or_none",
     "limited_to",
-    "looks_like_key",
     "message_of",
     "new_key",
     "sources",
@@ -230,8 +230,8 @@ __all__ = [
 _HOMES = {
     "SqliteStore": "sqlite",
     "SqliteAccess": "sqlite_access",
+    "KEY_PREFIX": "keys",
     "digest_of": "keys",
-    "looks_like_key": "keys",
     "new_key": "keys",
 }
 

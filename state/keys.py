@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 
-PREFIX = "bilt_live_"
+KEY_PREFIX = "bilt_live_"
 SECRET_BYTES = 32
 _SHOWN = 6
-_FORM = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}", re.ASCII)
 
 
 def new_key() -> tuple[str, str]:
     """A new secret, and how it begins: enough to tell it from others, not to use it."""
-    secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
-    return secret, secret[: len(PREFIX) + _SHOWN]
-
-
-def looks_like_key(text: str) -> bool:
-    """Whether it could be one of ours: what could not need not be looked for."""
-    return _FORM.fullmatch(text) is not None
+    secret = KEY_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+    return secret, secret[: len(KEY_PREFIX) + _SHOWN]
 
 
 def digest_of(secret: str) -> bytes:

@@ -36,7 +36,6 @@ MOST_REMEMBERED = 4096
 WINDOW_SECONDS = 60.0
 
 Headers = list[tuple[bytes, bytes]]
-Admit = Callable[[bytes, int], Awaitable[Admission | None]]
 
 
 @dataclass(frozen=True)
