@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
 import anyio
 
-from bilt_mcp.state import (
-    VERSION,
-    Claim,
-    MessageQuery,
-    Note,
-    Plan,
-    PlannedStep,
-    ProcessRecord,
-    SqliteStore,
-    StoreLocation,
-    boot_id,
-)
+from bilt_mcp.state import Claim, MessageQuery, Note, SqliteStore, StoreLocation
 
 from .figures import Row, Target, rounds
 from .kernel import MS, now
 from .rounds_flat import measure_flat
+from .rounds_waiting import claimed
 
 ACCOUNT = "local"
 WRITERS = 16
@@ -43,7 +31,7 @@ def measure_store(folder: Path, count: int, many: int) -> list[Row]:
 async def _measure(folder: Path, count: int, many: int) -> list[Row]:
     raw = _Raw(folder / "raw.db")
     async with SqliteStore(StoreLocation.of(folder / "direct-store")) as store:
-        (claim,) = await _claims(store, folder, 1)
+        (claim,) = await claimed(store, folder, 1)
         try:
             rows = [
                 await _one(store, claim, raw, count),
@@ -95,18 +83,6 @@ async def _check(store: SqliteStore, claim: Claim, acknowledged: int) -> None:
 def _all_kept(acknowledged: int, kept: int) -> None:
     if kept != acknowledged:
         raise RuntimeError(f"of {acknowledged} acknowledged messages {kept} are there")
-
-
-async def _claims(store: SqliteStore, folder: Path, count: int) -> Sequence[Claim]:
-    """Running workflows of as many projects, held by this process as by a worker."""
-    plan = Plan((PlannedStep("build", {}),))
-    for number in range(count):
-        project = await store.open_project(ACCOUNT, str(folder / f"{number}"), f"p{number}")
-        session = await store.latest_session(ACCOUNT, project.id)
-        await store.start(ACCOUNT, session.id, "build", plan)
-    epoch = await store.take_over(ProcessRecord(boot_id(), os.getpid(), 0), VERSION)
-    claims = [await store.claim(epoch) for _ in range(count)]
-    return [claim for claim in claims if claim is not None]
 
 
 async def _one(store: SqliteStore, claim: Claim, raw: _Raw, count: int) -> Row:
