@@ -38,12 +38,11 @@ async def confirm(config: Config, session_id: str | None) -> int:
             by = Caller(f"{user} at a terminal", "terminal", user)
             answer = store.confirm if said else store.decline
             workflow = await answer(config.account, session.id, gate.action_id, by)
+            engine = LocalEngine(store, location, config.environ, config.worker_idle_seconds)
             if workflow.final:
-                LocalEngine(store, location, config.environ).forget(workflow.id)
+                engine.forget(workflow.id)
             else:
-                await LocalEngine(
-                    store, location, config.environ, config.worker_idle_seconds
-                ).wake()
+                await engine.wake()
             print(f"Answered. The workflow is {workflow.status}.")
             return 0
     except BiltError as error:

@@ -5,6 +5,8 @@ What they need is loaded by the first who asks for one.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mcp.server.caching import CacheableMethod, CacheHint
@@ -65,21 +67,25 @@ def offer(server: Server[Any]) -> None:
     server.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, _unsubscribe)
 
 
-async def _desk(ctx: Request) -> Desk:
+@contextmanager
+def _as_protocol_errors() -> Generator[None]:
     try:
-        return await ctx.lifespan_context.desk()
+        yield
     except BiltError as error:
         raise MCPError(INTERNAL_ERROR, f"{error.error}: {error.message}") from error
+
+
+async def _desk(ctx: Request) -> Desk:
+    with _as_protocol_errors():
+        return await ctx.lifespan_context.desk()
 
 
 async def _resources(ctx: Request, _: Page) -> ListResourcesResult:
     from bilt_mcp.tools import resources
 
     desk = await _desk(ctx)
-    try:
+    with _as_protocol_errors():
         return ListResourcesResult(resources=await resources.listed(desk))
-    except BiltError as error:
-        raise MCPError(INTERNAL_ERROR, f"{error.error}: {error.message}") from error
 
 
 async def _templates(_: Request, __: Page) -> ListResourceTemplatesResult:
@@ -110,10 +116,8 @@ async def _complete(ctx: Request, params: CompleteRequestParams) -> CompleteResu
     from bilt_mcp.tools import completion
 
     desk = await _desk(ctx)
-    try:
+    with _as_protocol_errors():
         return CompleteResult(completion=await completion.complete(desk, params))
-    except BiltError as error:
-        raise MCPError(INTERNAL_ERROR, f"{error.error}: {error.message}") from error
 
 
 async def _listen(
