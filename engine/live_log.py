@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Generator
 from typing import NamedTuple
 
 from .kept_text import Extents, open_file
-from .step_log import EDGE_BYTES, SEGMENT_TRIES
+from .step_log import EDGE_BYTES, SEGMENT_HEAD, SEGMENT_TRIES, gap
 
-_HEAD = re.compile(rb"([0-9]{19}) ([0-9]{19})\n")
 _HEAD_BYTES = 40
 
 
@@ -51,7 +49,7 @@ class LiveLog:
                 cut = (edge.find(b"\n") + 1) or len(edge)
                 begin, size = begin + cut, size - cut
                 left = segment.offset - end + lost + cut
-                pieces.append(_gap(left, whole=_ends_line(pieces)))
+                pieces.append(gap(left, after_whole_line=_ends_line(pieces)))
             pieces.append((segment.descriptor, begin, size))
             end = max(end, segment.offset + segment.size)
         return Extents(*pieces)
@@ -73,7 +71,7 @@ def open_live_log(folder: int, name: str) -> Generator[LiveLog | None]:
 def _segment(tail: int) -> _Segment | None:
     for _ in range(SEGMENT_TRIES):
         written = os.pread(tail, _HEAD_BYTES, 0)
-        if (head := _HEAD.fullmatch(written)) is None:
+        if (head := SEGMENT_HEAD.fullmatch(written)) is None:
             return None
         begin, end = int(head[1]), int(head[2])
         size = min(end - begin, os.fstat(tail).st_size - _HEAD_BYTES)
@@ -99,8 +97,3 @@ def _ends_line(pieces: list[tuple[int, int, int] | bytes]) -> bool:
     assert not isinstance(last, bytes)
     descriptor, begin, size = last
     return size > 0 and os.pread(descriptor, 1, begin + size - 1) == b"\n"
-
-
-def _gap(left: int, *, whole: bool) -> bytes:
-    end_of_line = "" if whole else "\n"
-    return f"{end_of_line}[… {left} bytes left out …]\n".encode()

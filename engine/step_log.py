@@ -12,7 +12,7 @@ from pathlib import Path
 EDGE_BYTES = 1 << 14
 """Most that is taken off on each side of a gap in a log, to go on with a whole line."""
 SEGMENT_TRIES = 5
-_SEGMENT_HEAD = re.compile(rb"([0-9]{19}) ([0-9]{19})\n")
+SEGMENT_HEAD = re.compile(rb"([0-9]{19}) ([0-9]{19})\n")
 
 
 def log_paths(folder: Path, name: str) -> tuple[Path, Path, Path]:
@@ -42,11 +42,16 @@ def read_log(folder: Path, name: str) -> bytes:
             pieces.append(before[: max(before.rfind(b"\n") + 1, len(before) - EDGE_BYTES)])
             after = after[min((after.find(b"\n") + 1) or EDGE_BYTES, EDGE_BYTES) :]
             left = offset - end + len(before) - len(pieces[-1]) + len(data) - len(after)
-            end_of_line = "" if pieces[-1].endswith(b"\n") else "\n"
-            pieces.append(f"{end_of_line}[… {left} bytes left out …]\n".encode())
+            pieces.append(gap(left, after_whole_line=pieces[-1].endswith(b"\n")))
         pieces.append(after)
         end = max(end, offset + len(data))
     return b"".join(pieces)
+
+
+def gap(size: int, *, after_whole_line: bool) -> bytes:
+    """The line that stands in a log in place of `size` bytes."""
+    end_of_line = "" if after_whole_line else "\n"
+    return f"{end_of_line}[… {size} bytes left out …]\n".encode()
 
 
 def _segment(path: Path) -> tuple[int, bytes] | None:
@@ -54,7 +59,7 @@ def _segment(path: Path) -> tuple[int, bytes] | None:
     for _ in range(SEGMENT_TRIES):
         text = read_part(path)
         # Less was cut off by a kill, anything else is a step's own file.
-        if (head := _SEGMENT_HEAD.match(text)) is None:
+        if (head := SEGMENT_HEAD.match(text)) is None:
             return None
         if read_part(path, head.end()).startswith(head[1]):
             begin, end = int(head[1]), int(head[2])
