@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 from uuid import UUID
 
@@ -22,6 +22,22 @@ MOST_LISTED = 100
 DEFAULT_LISTED = 50
 
 T = TypeVar("T")
+Place = tuple[int | str, ...]
+"""Where in a body something stands: names of members, and numbers of elements."""
+
+
+def invalid(error: ValidationError, known: Callable[[Place], Collection[str]]) -> InvalidArguments:
+    """What is wrong with a body. `known` gives the members that there are where one stands that there is not."""
+
+    def problem(found: Any) -> Problem:
+        place: Place = found["loc"]
+        told = problem_of(found).message
+        if found["type"] == "extra_forbidden" and (members := known(place)):
+            told = unknown("field", str(place[-1]), members)
+        return Problem(".".join(clip(str(part)) for part in place) or "body", told)
+
+    errors = error.errors(include_url=False, include_input=False)
+    return InvalidArguments([problem(found) for found in errors[:MOST_PROBLEMS]])
 
 
 class Body(Generic[T]):
@@ -41,19 +57,9 @@ class Body(Generic[T]):
         try:
             return self._adapter.validate_json(sent)
         except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False)[:MOST_PROBLEMS]
-            raise InvalidArguments([self._problem(each) for each in found]) from None
+            raise invalid(error, self._known) from None
 
-    def _problem(self, found: Any) -> Problem:
-        place = ".".join(clip(str(part)) for part in found["loc"]) or "body"
-        if found["type"] == "extra_forbidden":
-            return Problem(
-                place, unknown("field", str(found["loc"][-1]), self._known(found["loc"]))
-            )
-        return Problem(place, problem_of(found).message)
-
-    def _known(self, place: tuple[int | str, ...]) -> Collection[str]:
-        """The members that there are where somebody has written one that there is not."""
+    def _known(self, place: Place) -> Collection[str]:
         kind: Any = self._kind
         for part in place[:-1]:
             kind = get_args(kind)[0] if isinstance(part, int) else get_type_hints(kind)[part]

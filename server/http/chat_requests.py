@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
@@ -17,16 +17,15 @@ from bilt_mcp.state import (
     InvalidWorkflowFile,
     NothingToConfirm,
     NoWorkflowConfigured,
-    Problem,
     ProjectNotFound,
     SessionNotFound,
     StoreFull,
     StoreUnavailable,
     WorkflowAlreadyActive,
 )
-from bilt_mcp.tools import as_id, clip, problem_of, unknown
+from bilt_mcp.tools import as_id
 
-from .bodies import MOST_PROBLEMS
+from .bodies import invalid
 from .errors import Refused
 from .identity import Identity, identity_of
 
@@ -47,15 +46,8 @@ async def read(request: Request, model: type[Asked]) -> Asked:
     try:
         return model.model_validate_json(await request.body())
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)[:MOST_PROBLEMS]
-        raise InvalidArguments([_problem(each, model) for each in found]) from None
-
-
-def _problem(found: Any, model: type[BaseModel]) -> Problem:
-    place = ".".join(clip(str(part)) for part in found["loc"]) or "body"
-    if found["type"] == "extra_forbidden" and len(found["loc"]) == 1:
-        return Problem(place, unknown("field", str(found["loc"][0]), model.model_fields))
-    return Problem(place, problem_of(found).message)
+        known = model.model_fields
+        raise invalid(error, lambda place: known if len(place) == 1 else ()) from None
 
 
 def thread_id_of(text: str) -> str:
