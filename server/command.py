@@ -43,7 +43,7 @@ def run(arguments: Sequence[str], backlog: Backlog | None = None) -> int:
     # Half of the start-up is the import of the SDK; collecting garbage meanwhile finds none.
     gc.disable()
     if given.command == "serve":
-        from .http.command import serve
+        from .http.serve import serve
 
         return serve(given)
     import anyio

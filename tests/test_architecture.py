@@ -216,6 +216,14 @@ def test_files_stay_small() -> None:
     assert long == LONGER.keys()
 
 
+def test_the_map_of_the_http_server_names_every_module() -> None:
+    known = set(
+        re.findall(r"\w+", ast.get_docstring(parsed(Path("server/http/__init__.py"))) or "")
+    )
+    modules = {path.stem for path in (ROOT / "server" / "http").glob("*.py")} - {"__init__"}
+    assert modules <= known
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [

@@ -14,8 +14,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bilt_mcp.engine import LocalEngine
-from bilt_mcp.server.http.checkup import Checkup
 from bilt_mcp.server.http.listening import Listening, listening
+from bilt_mcp.server.http.readiness import Readiness
 from bilt_mcp.server.http.settings import HttpSettings
 from bilt_mcp.state import SqliteStore, StoreFull, StoreUnavailable
 from bilt_mcp.state.driver import sqlite3
@@ -27,7 +27,7 @@ from .support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
-FRESH = "bilt_mcp.server.http.checkup.KEPT_SECONDS"
+FRESH = "bilt_mcp.server.http.readiness.KEPT_SECONDS"
 """Nothing is kept when it is below zero."""
 GOOD = {"status": "ok", "live": True, "ready": True, "checks": {"store": "ok", "worker": "idle"}}
 
@@ -116,13 +116,13 @@ async def test_many_who_ask_share_one_look(
     client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[int] = []
-    really = Checkup._look  # pyright: ignore[reportPrivateUsage]
+    really = Readiness._look  # pyright: ignore[reportPrivateUsage]
 
-    async def look(checkup: Checkup) -> object:
+    async def look(readiness: Readiness) -> object:
         looks.append(1)
-        return await really(checkup)
+        return await really(readiness)
 
-    monkeypatch.setattr(Checkup, "_look", look)
+    monkeypatch.setattr(Readiness, "_look", look)
     monkeypatch.setattr(FRESH, -1.0)
     assert (await client.get("/health")).status_code == 200
     monkeypatch.setattr(FRESH, 3600.0)

@@ -22,9 +22,9 @@ import pytest
 import trustme
 
 from bilt_mcp.server import Config, ConfigError
-from bilt_mcp.server.http.checks import check
 from bilt_mcp.server.http.listening import listening
 from bilt_mcp.server.http.settings import HttpSettings
+from bilt_mcp.server.http.startup_checks import check
 
 from .support.http import Served, bearer, key_in, refused_start, serve_process
 from .support.places import Place, worker_of

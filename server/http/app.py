@@ -24,9 +24,9 @@ from . import (
     well_known,
 )
 from .chat_operations import OPERATIONS as CHAT
-from .checkup import Checkup
 from .gate import Gate
 from .invocation_operations import OPERATIONS as INVOCATIONS
+from .readiness import Readiness
 from .settings import HttpSettings
 from .site import Site
 
@@ -45,10 +45,10 @@ def create_http_app(config: Config, settings: HttpSettings) -> tuple[ASGIApp, Si
 
 def all_routes(site: Site) -> list[BaseRoute]:
     """Every route there is."""
-    checkup = Checkup(site)
+    readiness = Readiness(site)
     return [
-        *health.routes(site, checkup),
-        *metrics.routes(site, checkup),
+        *health.routes(site, readiness),
+        *metrics.routes(site, readiness),
         *mcp.routes(site),
         *spaces.routes(site),
         *invocations.routes(site),

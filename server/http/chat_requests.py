@@ -25,9 +25,9 @@ from bilt_mcp.state import (
 )
 from bilt_mcp.tools import as_id
 
-from .bodies import invalid
 from .errors import Refused
 from .identity import Identity, identity_of
+from .parsing import invalid
 
 log = logging.getLogger("bilt_mcp.server")
 

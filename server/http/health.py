@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from .checkup import Checkup
 from .operations import Answer, Operation
+from .readiness import Readiness
 from .site import Site
 
 
@@ -55,11 +55,11 @@ OPERATIONS = (
 )
 
 
-def routes(site: Site, checkup: Checkup) -> list[BaseRoute]:
+def routes(site: Site, readiness: Readiness) -> list[BaseRoute]:
     """The three routes."""
 
     async def ready(_: Request) -> Response:
-        found = await checkup.look()
+        found = await readiness.look()
         stopping = site.stopping.is_set()
         good = found.good and not stopping
         status: Literal["ok", "unavailable", "stopping"] = "ok" if good else "unavailable"

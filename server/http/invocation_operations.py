@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bilt_mcp.state import MAX_KEY_CHARS, InvocationStatus
 
-from .bodies import DEFAULT_LISTED, MOST_LISTED
 from .error_models import RestError
 from .invocation_models import Invocation, InvocationPage, RuntimePage, SpacePage
 from .invocation_request import CancelRequest, InvocationRequest, WaitRequest
 from .operations import Answer, Operation, Parameter, path_id
+from .parsing import DEFAULT_LISTED, MOST_LISTED
 
 _TAG = "invocations"
 _PAGE = (

@@ -38,10 +38,10 @@ from bilt_mcp.tools import (
     wait_until,
 )
 
-from .bodies import Body, bad_cursor, cursor_for, cursor_of, id_of, limit_of, query_of
 from .errors import Refused
 from .holding import first_of, until_gone
 from .identity import Identity, identity_of
+from .invocation_cache import InvocationCache, view
 from .invocation_models import Invocation, Progress
 from .invocation_request import (
     DEFAULT_WAIT_MS,
@@ -50,7 +50,7 @@ from .invocation_request import (
     WaitRequest,
     called,
 )
-from .seen import Seen, view
+from .parsing import Body, bad_cursor, cursor_for, cursor_of, id_of, limit_of, query_of
 from .site import Site, caller
 from .spaces import runtime_of
 
@@ -80,7 +80,7 @@ class Invocations:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._seen = Seen()
+        self._cache = InvocationCache()
 
     async def create(self, request: Request) -> Response:
         """Accept an invocation; 202 says that it is durable, not that anything has run."""
@@ -111,7 +111,7 @@ class Invocations:
         desk = await self._site.desk(identity_of(request.scope))
         workflow_id = id_of(request, "id", _gone())
         try:
-            body = await self._seen.body(desk, workflow_id)
+            body = await self._cache.body(desk, workflow_id)
         except WorkflowNotFound:
             raise _gone() from None
         return Response(body, media_type="application/json")

@@ -14,8 +14,8 @@ from starlette.routing import BaseRoute, Route
 
 from bilt_mcp.state import SQLITE_VERSION, VERSION
 
-from .checkup import Checkup, Findings
 from .operations import Answer, Operation
+from .readiness import Findings, Readiness
 from .site import Site
 from .traffic import BOUNDS, Traffic
 
@@ -35,11 +35,11 @@ OPERATIONS = (
 )
 
 
-def routes(site: Site, checkup: Checkup) -> list[BaseRoute]:
+def routes(site: Site, readiness: Readiness) -> list[BaseRoute]:
     """The route."""
 
     async def metrics(_: Request) -> Response:
-        found = await checkup.look()
+        found = await readiness.look()
         # A thread, because the import takes a sixth of a second the first time.
         text = await anyio.to_thread.run_sync(_text, site, found)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -9,11 +9,11 @@ from starlette.routing import BaseRoute, Route
 from bilt_mcp.state import Offer, Project, ProjectNotFound
 from bilt_mcp.tools import Desk
 
-from .bodies import bad_cursor, cursor_for, cursor_of, id_of, limit_of, query_of
 from .errors import Refused
 from .identity import identity_of
 from .invocation_models import Runtime, RuntimePage, Space, SpacePage
 from .invocation_view import space_id
+from .parsing import bad_cursor, cursor_for, cursor_of, id_of, limit_of, query_of
 from .site import Site
 
 

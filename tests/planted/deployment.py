@@ -18,7 +18,7 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "deployment: keys may travel in the clear",
         within(
-            "server/http/checks.py",
+            "server/http/startup_checks.py",
             "test_deployment.py::test_the_command_of_the_image_wants_to_be_told_how_it_is_reached",
         ),
         "    if not is_local and not settings.tls_cert and not settings.public_urls:\n",
@@ -36,7 +36,7 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "deployment: who polls after a power cut is told for ever that it runs",
         within(
-            "server/http/seen.py",
+            "server/http/invocation_cache.py",
             "test_invocation_trouble.py::test_who_only_looks_is_not_told_for_ever_that_it_runs",
         ),
         "        if needs_worker(kept.found.workflow):\n",

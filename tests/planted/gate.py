@@ -103,7 +103,7 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "serve: a revoked key is enough to start",
-        within("server/http/checks.py", f"{SERVE}a_revoked_key_is_none"),
+        within("server/http/startup_checks.py", f"{SERVE}a_revoked_key_is_none"),
         "any(key.revoked_at is None for key in await access.keys())",
         "bool(await access.keys())",
     ),

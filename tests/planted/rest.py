@@ -37,13 +37,13 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "rest: who polls sees an old answer",
-        within("server/http/seen.py", STATES),
+        within("server/http/invocation_cache.py", STATES),
         "        if version != self._version:\n",
         "        if self._version is None:\n",
     ),
     plant(
         "rest: what one account has read another sees",
-        within("server/http/seen.py", STATES),
+        within("server/http/invocation_cache.py", STATES),
         "        which = (str(desk.account), limited_to(desk.account), workflow_id)\n",
         '        which = ("", limited_to(desk.account), workflow_id)\n',
     ),
@@ -67,7 +67,7 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "rest: a malformed id is told apart from an unknown one",
-        within("server/http/bodies.py", REQUESTS),
+        within("server/http/parsing.py", REQUESTS),
         "    if known is None:\n        raise gone\n",
         '    if known is None:\n        raise InvalidArguments([Problem(name, "is no UUID")])\n',
     ),

@@ -25,7 +25,7 @@ class _Kept:
     """The answer, where that can never be another one."""
 
 
-class Seen:
+class InvocationCache:
     """The invocations that were asked for lately, of one store."""
 
     def __init__(self) -> None:

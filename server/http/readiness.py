@@ -38,7 +38,7 @@ class Findings:
         return self.store == "ok" and self.worker in ("alive", "idle")
 
 
-class Checkup:
+class Readiness:
     """Looks at one site."""
 
     def __init__(self, site: Site) -> None:
