@@ -142,7 +142,7 @@ PLANTS: tuple[Plant, ...] = (
     plant(
         "gap: a declined workflow keeps its secrets",
         engine("server/confirm.py", "only_the_whole_word_yes_confirms"),
-        "LocalEngine(store, location, config.environ).forget(workflow.id)",
+        "engine.forget(workflow.id)",
         "pass",
     ),
     plant(
