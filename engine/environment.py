@@ -1,4 +1,4 @@
-"""Which of the caller's variables a step gets (facts 4.4: "step environment from an allow-list").
+"""Which of the caller's variables a step gets: those of a list, and the secrets that it names.
 
 The server looks at its own environment once, at send_message (`capture_environment`); the worker,
 which may run elsewhere and for longer, makes each step's environment of that (`step_environment`).

@@ -1,4 +1,4 @@
-"""`bilt.toml`: what a project's workflow is made of (DESIGN "Workflows").
+"""`bilt.toml`: what a project's workflow is made of (README, "bilt.toml").
 
     load(root)            the file, checked; every problem is reported at once
     WorkflowFile.select   the steps that a message asks for

@@ -1,4 +1,4 @@
-"""What stands in `bilt.toml`: its tables, and the rules for each key (DESIGN "Workflows").
+"""What stands in `bilt.toml`: its tables, and the rules for each key (README, "bilt.toml").
 
 A rule that is broken is a ValueError whose text completes the sentence "<key> ...".
 """
