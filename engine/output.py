@@ -4,7 +4,7 @@
     parse_command   a line like `::progress 40::Bundling` -> Progress or Notice
     Pieces          lines -> messages of at most 4 KB
 
-`clean` and `Redactor`, which make text safe, are in `safe_text` and are offered here too.
+`clean` and `Redactor`, which make text safe, are in `safe_text`.
 """
 
 from __future__ import annotations
@@ -15,19 +15,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .safe_text import MAX_FORM, PRIVATE_KEY_BEGIN, REDACTED, Redactor, clean
-
-__all__ = [
-    "MAX_LINE_CHARS",
-    "MAX_PIECE_BYTES",
-    "REDACTED",
-    "LineReader",
-    "Notice",
-    "Pieces",
-    "Progress",
-    "Redactor",
-    "clean",
-    "parse_command",
-]
 
 MAX_LINE_CHARS = 4096
 """Longest line, in characters, with the mark that says how much was cut."""

@@ -3,8 +3,6 @@
     load(root)            the file, checked; every problem is reported at once
     WorkflowFile.select   the steps that a message asks for
     Step                  one step; `model_dump(mode="json")` is its stored snapshot
-    missing_secrets, capture_environment, step_environment
-                          which of the caller's variables a step gets
 
 Steps are numbered from 1 wherever a person reads them, as in `progress.step` of the contract.
 """
@@ -29,26 +27,7 @@ from pydantic_core import ErrorDetails
 
 from bilt_mcp.state import InvalidWorkflowFile, NoWorkflowConfigured, Problem
 
-from .environment import (
-    ALLOWED_VARIABLES,
-    capture_environment,
-    missing_secrets,
-    step_environment,
-)
 from .workflow_step import MAX_STEPS, Limits, ProjectTable, Step, WorkflowTables, quoted, slug
-
-__all__ = [
-    "ALLOWED_VARIABLES",
-    "FILE_NAME",
-    "Limits",
-    "ProjectTable",
-    "Step",
-    "WorkflowFile",
-    "capture_environment",
-    "load",
-    "missing_secrets",
-    "step_environment",
-]
 
 FILE_NAME = "bilt.toml"
 MAX_FILE_BYTES = 1_048_576

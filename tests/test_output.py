@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from bilt_mcp.engine.output import (
     MAX_LINE_CHARS,
     MAX_PIECE_BYTES,
-    REDACTED,
     LineReader,
     Notice,
     Pieces,
     Progress,
-    Redactor,
     parse_command,
 )
+from bilt_mcp.engine.safe_text import REDACTED, Redactor
 from bilt_mcp.engine.step_output import LAST_CHARACTERS, LAST_LINES, TAIL_LINES, StepOutput
 
 from .support.text import HOSTILE_TEXT, SECRET, TOKENS, is_forbidden

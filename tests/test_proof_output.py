@@ -14,7 +14,8 @@ from random import Random
 import anyio
 import pytest
 
-from bilt_mcp.engine.output import MAX_LINE_CHARS, MAX_PIECE_BYTES, LineReader, Redactor, clean
+from bilt_mcp.engine.output import MAX_LINE_CHARS, MAX_PIECE_BYTES, LineReader
+from bilt_mcp.engine.safe_text import Redactor, clean
 from bilt_mcp.engine.step_output import MAX_NOTICES, TAIL_LINES, StepOutput
 
 from .support.builds import Build, Gate, build_in

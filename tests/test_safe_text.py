@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bilt_mcp.engine.output import REDACTED, Redactor, clean
+from bilt_mcp.engine.safe_text import REDACTED, Redactor, clean
 
 from .support.text import HOSTILE_TEXT, SECRET, TOKENS, is_forbidden
 

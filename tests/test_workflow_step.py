@@ -10,12 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bilt_mcp.engine.workflow_file import (
-    Step,
-    capture_environment,
-    missing_secrets,
-    step_environment,
-)
+from bilt_mcp.engine.environment import capture_environment, missing_secrets, step_environment
+from bilt_mcp.engine.workflow_step import Step
 
 
 def step(**keys: object) -> Step:
