@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from .config import LOCAL_ACCOUNT
+from .config import LOCAL_ACCOUNT, Config, ConfigError
 from .relay import Backlog
 
 EPILOG = """\
@@ -47,8 +47,6 @@ def run(arguments: Sequence[str], backlog: Backlog | None = None) -> int:
 
         return serve(given)
     import anyio
-
-    from .config import Config, ConfigError
 
     try:
         config = Config.from_environ(project=given.project, store=given.store)
