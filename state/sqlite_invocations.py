@@ -11,12 +11,12 @@ from .errors import IdempotencyKeyReused, WorkflowNotFound
 from .history import StepRun
 from .invocations import MOST_INVOCATIONS, Invocation, InvocationPage, InvocationStatus
 from .location import StoreLocation
-from .models import Caller, PendingAction, Plan, Started
+from .models import Caller, Plan, Started
 from .sqlite_base import Row, one
 from .sqlite_gates import GateVerbs
 from .sqlite_lookup import NO_WORKFLOW, project_row, session_row, whose
 from .sqlite_prune import PruneVerbs
-from .sqlite_rows import WORKFLOW_COLUMNS, named, plan_of, workflow_of
+from .sqlite_rows import WORKFLOW_COLUMNS, gate_of, named, plan_of, workflow_of
 from .transitions import ACTIVE, Status
 
 MOST_SEQUENCES = 10_000
@@ -195,15 +195,7 @@ def _invocation_of(row: Row, clock: Clock, sequence: int) -> Invocation:
     if found["g_id"] is not None:
         position: int = found["position"]
         planned = plan.steps[position - 1]
-        gate = PendingAction(
-            action_id=found["g_id"],
-            step=found["g_step"],
-            message=found["g_message"],
-            expires_at=found["g_expires_at"],
-            position=position,
-            deploy=planned.deploy,
-            on_decline=planned.on_decline,
-        )
+        gate = gate_of(found, planned.deploy, planned.on_decline)
     return Invocation(
         workflow=workflow_of(found, clock),
         status=InvocationStatus(found["state"]),

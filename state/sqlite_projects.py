@@ -36,7 +36,6 @@ class ProjectVerbs(SharedWrites):
         )
         if found is None:
             _refuse_limited(account)
-        if found is None:
             found = await self._write(lambda c: self._insert_project(c, account, root, name))
         return project_of(found)
 

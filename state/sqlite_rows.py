@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from .calls import Refusal, RefusalCode
 from .clock import Clock, boot_id
@@ -107,15 +107,7 @@ def session_of(row: Row, clock: Clock) -> Session:
     gate = None
     if found["g_id"] is not None:
         planned = json.loads(found["g_plan"])
-        gate = PendingAction(
-            action_id=found["g_id"],
-            step=found["g_step"],
-            message=found["g_message"],
-            expires_at=found["g_expires_at"],
-            position=found["position"],
-            deploy=planned["deploy"],
-            on_decline=planned["on_decline"],
-        )
+        gate = gate_of(found, planned["deploy"], planned["on_decline"])
     return Session(
         id=found["s_id"],
         project_id=found["p_id"],
@@ -124,6 +116,21 @@ def session_of(row: Row, clock: Clock) -> Session:
         updated_at=found["s_updated_at"],
         workflow=None if found["w_id"] is None else workflow_of(found, clock),
         pending_action=gate,
+    )
+
+
+def gate_of(
+    found: Mapping[str, Any], deploy: bool, on_decline: Literal["cancel", "skip"]
+) -> PendingAction:
+    """The gate in a row whose `g_id` is one; the rest is what its step says."""
+    return PendingAction(
+        action_id=found["g_id"],
+        step=found["g_step"],
+        message=found["g_message"],
+        expires_at=found["g_expires_at"],
+        position=found["position"],
+        deploy=deploy,
+        on_decline=on_decline,
     )
 
 

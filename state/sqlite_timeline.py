@@ -108,11 +108,11 @@ class TimelineVerbs(GateVerbs):
             if at is None:
                 return Timeline(session, None, (), False, pulse)
             low = after or Place(0)
-            piece = self._piece(c, account, row["s_n"], at, low, limit)
+            workflow, happenings, has_more = self._piece(c, account, row["s_n"], at, low, limit)
             following = one(c, _NEXT, session=row["s_n"], n=at)
-            if not piece[1] and piece[0].final and following is not None:
-                piece = self._piece(c, account, row["s_n"], following["n"], low, limit)
-            workflow, happenings, has_more = piece
+            if not happenings and workflow.final and following is not None:
+                n = following["n"]
+                workflow, happenings, has_more = self._piece(c, account, row["s_n"], n, low, limit)
             return Timeline(session, workflow, tuple(happenings), has_more, pulse)
 
         late: list[bool] = []
@@ -148,7 +148,7 @@ class TimelineVerbs(GateVerbs):
                 Place(last["id"], _BEHIND_ALL, 0, _OVER), workflow.finished_at, Over(workflow)
             )
             happenings += [end] if end.place > after else []
-        return workflow, sorted(happenings, key=lambda one: one.place), has_more
+        return workflow, sorted(happenings, key=lambda happening: happening.place), has_more
 
 
 def _stretch(c: sqlite3.Connection, session: int, n: int) -> _Stretch:
