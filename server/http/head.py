@@ -39,6 +39,10 @@ class Head:
                 found[name] = value
             elif name == b"cookie":
                 cookies.append(value)
+        if b"content-length" in found and b"transfer-encoding" in found:
+            # Who stands before us may have believed the other one, and so see requests where we see a body.
+            told = "Content-Length and Transfer-Encoding exclude each other. Send one of them."
+            raise Refused(400, "invalid_request", told)
         self._found = found
         self._cookies = cookies
 

@@ -17,11 +17,17 @@ import uvicorn
 from bilt_mcp.server.config import Config, ConfigError
 
 from .app import create_http_app
+from .connection import Connection
 from .settings import HttpSettings
 from .site import Site
 from .whereabouts import own_url
 
 BACKLOG = 2048
+"""Connections that wait in the kernel."""
+ACCEPTED_AT_ONCE = 32
+"""So many are accepted before one is looked at, and perhaps turned away. A crowd must not take all descriptors by then:
+asyncio cannot accept without one, and says so a thousand times a second.
+"""
 LAST_SECONDS = 1
 """How long connections may take to close when all is answered."""
 
@@ -57,6 +63,7 @@ async def listening(config: Config, settings: HttpSettings) -> AsyncGenerator[Li
     server = _Uvicorn(
         uvicorn.Config(
             app,
+            http=Connection,
             lifespan="off",  # a store that cannot be opened is to be told of by us
             ws="none",
             log_config=None,
@@ -68,7 +75,7 @@ async def listening(config: Config, settings: HttpSettings) -> AsyncGenerator[Li
             ssl_certfile=settings.tls_cert,
             ssl_keyfile=settings.tls_key,
             timeout_graceful_shutdown=LAST_SECONDS,
-            backlog=BACKLOG,
+            backlog=ACCEPTED_AT_ONCE,
         )
     )
     failure: Exception | None = None
@@ -77,6 +84,8 @@ async def listening(config: Config, settings: HttpSettings) -> AsyncGenerator[Li
             serving = asyncio.ensure_future(server.serve(sockets))
             try:
                 await _started(server, serving)
+                for bound in sockets:
+                    bound.listen(BACKLOG)
                 yield Listening(own_url(settings), site)
             except Exception as error:
                 failure = error  # not through the site's tasks, which would wrap it

@@ -7,9 +7,55 @@ from .plant import Plant, plant, within
 GATE = "test_gate.py::test_"
 LIMITS = "test_gate_limits.py::test_"
 SERVE = "test_serve.py::test_"
+CONNECTIONS = "test_connections.py::test_"
 OAUTH = "test_oauth.py::test_"
 
 PLANTS: tuple[Plant, ...] = (
+    plant(
+        "connections: the first head may take for ever",
+        within(
+            "server/http/connection.py",
+            f"{CONNECTIONS}who_never_comes_to_the_end_of_a_head_is_not_waited_for",
+        ),
+        "        else:\n            self._hurry()\n\n    def data_received",
+        "\n    def data_received",
+    ),
+    plant(
+        "connections: each byte of a head gives it more time",
+        within(
+            "server/http/connection.py",
+            f"{CONNECTIONS}a_head_that_comes_byte_by_byte_has_no_more_time_for_that",
+        ),
+        "        if self._is_answering():\n            self._calm_down()\n        elif self._impatience is None and",
+        "        self._calm_down()\n        if not self._is_answering() and",
+    ),
+    plant(
+        "connections: a crowd is accepted before any of it is turned away",
+        within(
+            "server/http/listening.py",
+            f"{CONNECTIONS}a_crowd_that_says_nothing_takes_no_more_files_than_it_may",
+        ),
+        "backlog=ACCEPTED_AT_ONCE,",
+        "backlog=BACKLOG,",
+    ),
+    plant(
+        "gate: a body may have two lengths",
+        within(
+            "server/http/head.py",
+            f"{CONNECTIONS}a_body_with_two_lengths_is_refused_and_nothing_in_it_is_a_request",
+        ),
+        'if b"content-length" in found and b"transfer-encoding" in found:',
+        "if False:",
+    ),
+    plant(
+        "metrics: any tenant is told how much others do",
+        within(
+            "server/http/metrics.py",
+            "test_health.py::test_metrics_are_of_all_accounts_and_so_no_tenants_matter",
+        ),
+        "if account != LOCAL_ACCOUNT or account.project_id is not None:",
+        "if not account:",
+    ),
     plant(
         "gate: a body without a length is not counted",
         within(
