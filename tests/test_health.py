@@ -21,7 +21,7 @@ from bilt_mcp.state import SqliteStore, StoreFull, StoreUnavailable
 from bilt_mcp.state.driver import sqlite3
 
 from .support.builds import build_in
-from .support.http import bearer, key_in, serving
+from .support.http import bearer, key_in, new_key, serving
 from .support.places import Place, open_place, stop_apart
 from .support.waiting import wait_until
 
@@ -224,3 +224,18 @@ async def test_metrics_need_a_key_where_others_can_connect(place: Place) -> None
         assert (await client.get("/metrics")).status_code == 401
         assert (await client.get("/metrics", headers=bearer(key))).status_code == 200
         assert (await client.get("/health")).status_code == 200
+
+
+async def test_metrics_are_of_all_accounts_and_so_no_tenants_matter(place: Place) -> None:
+    public = HttpSettings(port=0, public_urls=("https://bilt.example",))
+    async with (
+        listening(place.config(), public) as server,
+        httpx2.AsyncClient(base_url=server.url) as client,
+    ):
+        access = server.site.access
+        stranger = await new_key(access, "stranger", "others")
+        limited = await new_key(access, "limited", project=str(uuid4()))
+        for key in (stranger, limited):
+            answer = await client.get("/metrics", headers=bearer(key))
+            assert (answer.status_code, answer.json()["code"]) == (403, "not_for_tenants")
+            assert "bilt_workflows" not in answer.text

@@ -1,4 +1,8 @@
-"""`/metrics`: what the gate has counted, in the text format of Prometheus. No label tells of a caller or of an id."""
+"""`/metrics`: what the gate has counted, in the text format of Prometheus. No label tells of a caller or of an id.
+
+It is of all accounts together, so who has a key of another account than this machine's does not get it: of others' work
+he sees nothing, not even how much there is.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from bilt_mcp.server.config import LOCAL_ACCOUNT
 from bilt_mcp.state import SQLITE_VERSION, VERSION
 
+from .doorman import NOBODY
+from .errors import Refused
+from .identity import Identity, identity_of
 from .operations import Answer, Operation
 from .readiness import Findings, Readiness
 from .site import Site
@@ -27,7 +35,7 @@ OPERATIONS = (
         "get",
         "/metrics",
         "metrics",
-        "Counts for Prometheus. Needs a key, unless only this machine can connect.",
+        "Counts for Prometheus. Needs a key of this machine's account, unless only this machine can connect.",
         "health",
         {200: Answer("The counts.", media="text/plain")},
         open_here=True,
@@ -38,13 +46,24 @@ OPERATIONS = (
 def routes(site: Site, readiness: Readiness) -> list[BaseRoute]:
     """The route."""
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
+        _refuse_tenants(identity_of(request.scope))
         found = await readiness.look()
         # A thread, because the import takes a sixth of a second the first time.
         text = await anyio.to_thread.run_sync(_text, site, found)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return [Route("/metrics", metrics, methods=["GET"])]
+
+
+def _refuse_tenants(identity: Identity) -> None:
+    if identity == NOBODY.identity:
+        return  # it is open to everybody here
+    account = identity.account
+    if account != LOCAL_ACCOUNT or account.project_id is not None:
+        told = "This tells of all accounts, and your key is for one, or for one project."
+        hint = "Make a key for it with: bilt-mcp keys create NAME --read-only"
+        raise Refused(403, "not_for_tenants", told, hint=hint)
 
 
 class _Collector:
