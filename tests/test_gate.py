@@ -163,6 +163,18 @@ async def test_a_body_of_just_4_mib_is_read(server: Server) -> None:
         assert answer.status_code in status
 
 
+async def test_of_whom_nobody_knows_only_a_small_body_is_kept(server: Server) -> None:
+    small = b'"' + b" " * 65_534 + b'"'
+    for case in server.cases:
+        if case.credential in ("bearer", "cookie"):
+            continue
+        for body in (small, small + b" "):
+            answer = await server.client.request(
+                case.method, case.path, content=body, headers=JSON_TYPE
+            )
+            assert (answer.status_code == 413) == (len(body) > 65_536), case
+
+
 # -- names and origins -----------------------------------------------------------------------------
 
 

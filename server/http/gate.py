@@ -31,7 +31,10 @@ from .whereabouts import Whereabouts
 log = logging.getLogger("bilt_mcp.server")
 
 SMALL_BODY = 65_536
-"""What is left unread of a refused request of this size at most does not cost its connection."""
+"""What is left unread of a refused request of this size at most does not cost its connection.
+
+And as much is read of whoever shows no credential, because until it is read it lies in our memory: a login has less.
+"""
 
 _SECURITY = [
     (b"x-content-type-options", b"nosniff"),
@@ -65,7 +68,16 @@ class _Passage:
     """One request on its way through."""
 
     __slots__ = (
-        *("_app", "_began", "_body_read", "_extra", "_is_complete", "_is_stream", "_receive"),
+        *(
+            "_app",
+            "_began",
+            "_body_read",
+            "_extra",
+            "_is_complete",
+            "_is_stream",
+            "_most",
+            "_receive",
+        ),
         *("_request", "_request_id", "_scope", "_send", "_site", "_status", "_way", "_whereabouts"),
     )
 
@@ -85,6 +97,8 @@ class _Passage:
         self._receive = receive
         self._send = send
         self._way: Way = way_of(scope["path"])
+        most = site.settings.most_body_bytes
+        self._most = most if self._way.credential in ("bearer", "cookie") else min(most, SMALL_BODY)
         self._request_id = urandom(16).hex()
         self._extra = [*_SECURITY, (b"x-request-id", self._request_id.encode())]
         self._body_read = False
@@ -106,10 +120,8 @@ class _Passage:
             entry = await self._site.doorman.enter(self._way, head, address_of(self._scope))
             self._admit(entry)
             if head.body_bytes != 0:
-                settings = self._site.settings
-                body = await read_body(
-                    self._receive, settings.most_body_bytes, settings.body_seconds
-                )
+                seconds = self._site.settings.body_seconds
+                body = await read_body(self._receive, self._most, seconds)
                 self._body_read = True
                 self._receive = again(body, self._receive)
             else:
@@ -132,10 +144,9 @@ class _Passage:
 
     def _check(self, head: Head) -> bytes | None:
         """Whether it may come at all; the origin where a browser only asks before it does."""
-        most = self._site.settings.most_body_bytes
         announced = head.body_bytes
-        if announced is not None and announced > most:
-            raise too_large(most)
+        if announced is not None and announced > self._most:
+            raise too_large(self._most)
         if not self._whereabouts.is_ours(head.get(b"host")):
             hint = "A server behind another name is told of it with --public-url."
             raise Refused(421, "foreign_host", "No server of this name is here.", hint=hint)

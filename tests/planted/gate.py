@@ -48,6 +48,12 @@ PLANTS: tuple[Plant, ...] = (
         "if False:",
     ),
     plant(
+        "gate: whoever comes may have 4 MiB of memory",
+        within("server/http/gate.py", f"{GATE}of_whom_nobody_knows_only_a_small_body_is_kept"),
+        'if self._way.credential in ("bearer", "cookie") else min(most, SMALL_BODY)',
+        "",
+    ),
+    plant(
         "metrics: any tenant is told how much others do",
         within(
             "server/http/metrics.py",
@@ -72,7 +78,7 @@ PLANTS: tuple[Plant, ...] = (
             "server/http/gate.py",
             f"{GATE}a_body_that_is_announced_as_50_mb_is_refused_on_every_route_before_it_comes",
         ),
-        "if announced is not None and announced > most:",
+        "if announced is not None and announced > self._most:",
         "if announced is None:",
     ),
     plant(
