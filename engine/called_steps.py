@@ -245,12 +245,12 @@ def _args_text(args: Sequence[Any]) -> str:
     except (TypeError, ValueError, RecursionError):
         told = "args must be JSON: no NaN, no Infinity, and not nested too deeply."
         raise _invalid(told, "JSON values", "what is no JSON") from None
-    if any("\0" in string for string in _strings(args)):
-        told = "args must not contain a NUL character."
-        raise _invalid(told, "text without NUL", "a NUL character")
     if size > room:
         told = f"args must be at most {room:,} bytes of JSON; these are {size:,}. Put it into a file of the project."
         raise _invalid(told, f"at most {room} bytes of JSON", f"{size} bytes")
+    if any("\0" in string for string in _strings(args)):
+        told = "args must not contain a NUL character."
+        raise _invalid(told, "text without NUL", "a NUL character")
     return text
 
 

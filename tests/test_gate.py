@@ -175,6 +175,41 @@ async def test_of_whom_nobody_knows_only_a_small_body_is_kept(server: Server) ->
             assert (answer.status_code == 413) == (len(body) > 65_536), case
 
 
+@pytest.mark.parametrize(
+    "crowd",
+    [b"[" + b"0," * 100_000 + b"0]", b"[" + b"[" * 99 + b"]" * 99 + b",[]" * 60_000 + b"]"],
+    ids=["numbers", "lists"],
+)
+async def test_a_body_of_very_many_values_is_refused_before_anybody_reads_it(
+    server: Server, crowd: bytes
+) -> None:
+    for case in server.cases:
+        if case.credential in ("bearer", "cookie"):
+            answer = await server.client.request(
+                case.method,
+                case.path,
+                content=b'{"args": %b}' % crowd,
+                headers={**server.credential(case), **JSON_TYPE},
+            )
+            assert answer.status_code == 400, case
+            assert case.method == "HEAD" or "100000 values" in answer.text, case
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"1,2;" * 100_000, rb"\"\"," * 100_000, rb"\\\"[" * 100_000],
+    ids=["plain", "quoted", "escaped"],
+)
+async def test_what_is_in_a_text_are_no_values(server: Server, text: bytes) -> None:
+    answer = await server.client.post(
+        f"/v1/invocations/{uuid4()}/cancel",
+        content=b'{"args": "%b"}' % text,
+        headers={**bearer(server.key), **JSON_TYPE},
+    )
+    assert "values" not in answer.text
+    assert "args" in answer.text
+
+
 # -- names and origins -----------------------------------------------------------------------------
 
 

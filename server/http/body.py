@@ -13,6 +13,9 @@ LINGER_SECONDS = 5.0
 SILENCE_SECONDS = 1.0
 """How long he may pause meanwhile."""
 
+MOST_VALUES = 100_000
+"""Of JSON in one body: two million fit into 4 MiB, and while those are looked at nobody else is answered."""
+
 
 async def read_body(receive: Receive, most: int, seconds: float) -> bytes:
     """The whole body. Raises `Refused` when it has more than `most` bytes, or takes longer than `seconds`."""
@@ -36,6 +39,25 @@ async def read_body(receive: Receive, most: int, seconds: float) -> bytes:
 def too_large(most: int) -> Refused:
     """The answer to a body that has more than `most` bytes."""
     return Refused(413, "too_large", f"The body is larger than {most} bytes.")
+
+
+def refuse_crowd(body: bytes) -> None:
+    """Raise `Refused` for JSON of more than `MOST_VALUES` values, before anybody reads it."""
+    # What is in strings does not count; but only a body that has much of it must be looked at so closely.
+    if len(body) > MOST_VALUES < _marks(body) and _is_crowd(body):
+        told = f"The body has more than {MOST_VALUES} values. Put large data into a file of the project."
+        raise Refused(400, "invalid_request", told)
+
+
+def _is_crowd(body: bytes) -> bool:
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if plain.count(b'"') > 4 * MOST_VALUES:  # a member has two strings of two quotes each
+        return True
+    return _marks(b"".join(plain.split(b'"')[::2])) > MOST_VALUES
+
+
+def _marks(json: bytes) -> int:
+    return json.count(b",") + json.count(b"[") + json.count(b"{")
 
 
 async def linger(receive: Receive) -> None:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bilt_mcp.state import BiltError, StoreUnavailable
 
-from .body import SILENCE_SECONDS, again, linger, read_body, too_large
+from .body import SILENCE_SECONDS, again, linger, read_body, refuse_crowd, too_large
 from .doorman import Entry, limit_headers, too_many
 from .errors import Refused, crashed, refused, response
 from .head import Head, address_of
@@ -123,6 +123,7 @@ class _Passage:
                 seconds = self._site.settings.body_seconds
                 body = await read_body(self._receive, self._most, seconds)
                 self._body_read = True
+                refuse_crowd(body)
                 self._receive = again(body, self._receive)
             else:
                 self._body_read = True

@@ -54,6 +54,21 @@ PLANTS: tuple[Plant, ...] = (
         "",
     ),
     plant(
+        "gate: what is in a text counts as values",
+        within("server/http/body.py", f"{GATE}what_is_in_a_text_are_no_values"),
+        'return _marks(b"".join(plain.split(b\'"\')[::2])) > MOST_VALUES',
+        "return True",
+    ),
+    plant(
+        "gate: two million values are looked at",
+        within(
+            "server/http/gate.py",
+            f"{GATE}a_body_of_very_many_values_is_refused_before_anybody_reads_it",
+        ),
+        "                refuse_crowd(body)\n",
+        "",
+    ),
+    plant(
         "metrics: any tenant is told how much others do",
         within(
             "server/http/metrics.py",
