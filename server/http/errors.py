@@ -25,6 +25,8 @@ from bilt_mcp.state import (
     WorkflowNotFound,
 )
 
+from .rpc_error import SERVER_ERROR, rpc_error
+
 log = logging.getLogger("bilt_mcp.server")
 
 Surface = Literal["mcp", "rest", "chat"]
@@ -79,17 +81,21 @@ def refused(error: BiltError) -> Refused:
 
 def response(refused: Refused, surface: Surface, request_id: str) -> Response:
     """The answer, in the shape of the system that was asked (CONTRACT sections 3 and 4)."""
-    body: dict[str, Any]
     if surface == "chat":
-        body = {"error": refused.code, "message": refused.message}
-    else:
-        body = {"error": refused.message, "code": refused.code, "requestId": request_id}
-        if refused.details is not None:
-            body["details"] = refused.details
-        if refused.hint is not None:
-            body["hint"] = refused.hint
-        server = "server" if refused.status >= 500 else "request"
-        body["reasonClass"] = _REASONS.get(refused.status, server)
+        body: dict[str, Any] = {"error": refused.code, "message": refused.message}
+        return JSONResponse(body, refused.status, dict(refused.headers or {}))
+    about: dict[str, Any] = {"code": refused.code, "requestId": request_id}
+    if refused.details is not None:
+        about["details"] = refused.details
+    server = "server" if refused.status >= 500 else "request"
+    about["reasonClass"] = _REASONS.get(refused.status, server)
+    if surface == "mcp":
+        told = " ".join(filter(None, (refused.message, refused.hint)))
+        headers = refused.headers
+        return rpc_error(refused.status, SERVER_ERROR, told, data=about, headers=headers)
+    body = {"error": refused.message, **about}
+    if refused.hint is not None:
+        body["hint"] = refused.hint
     return JSONResponse(body, refused.status, dict(refused.headers or {}))
 
 
