@@ -117,8 +117,8 @@ async def test_a_thread_that_is_busy_says_what_to_do(alice: Person) -> None:
         {"user_message": 5},
         {"user_message": "a\0b"},
         {"user_message": "go", "thread": "misspelled"},
-        {"user_message": "go", "conversation_history": [{"role": "user"}]},
-        {"user_message": "go", "conversation_history": [{"role": "u", "content": "c"}] * 201},
+        {"user_message": "go", "conversation_history": "hello"},
+        {"user_message": "go", "conversation_history": ["hello"]},
         [],
         None,
         "go",
@@ -152,8 +152,20 @@ async def test_a_project_that_cannot_run_says_why(alice: Person, place: Place) -
     assert (answer.status_code, answer.json()["error"]) == (409, "invalid_workflow_file")
 
 
-async def test_a_conversation_may_be_sent_along(alice: Person) -> None:
-    said = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        [],
+        [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}],
+        [{"type": "human", "content": [{"text": "hello"}], "id": 7, "name": None}, {}],
+        [{"role": "user", "content": "hello"}] * 1000,
+    ],
+    ids=["null", "empty", "turns", "of another program", "long"],
+)
+async def test_a_conversation_may_be_sent_along_as_its_program_keeps_it(
+    alice: Person, said: Any
+) -> None:
     assert (await alice.say(conversation_history=said))["requires_confirmation"] is True
 
 

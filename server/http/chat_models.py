@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bilt_mcp.tools import Text
-
-MOST_HISTORY = 200
-"""Entries of a conversation that may be sent along."""
-MOST_CONTENT = 20_000
 
 StepStatus = Literal[
     "pending", "waiting", "running", "completed", "failed", "cancelled", "skipped", "not_run"
@@ -35,13 +31,6 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Said(ChatRequest):
-    """An entry of a conversation."""
-
-    role: Annotated[Text, Field(max_length=40)]
-    content: Annotated[Text, Field(max_length=MOST_CONTENT)]
-
-
 class MessageRequest(ChatRequest):
     """Something to be done, in words."""
 
@@ -53,10 +42,9 @@ class MessageRequest(ChatRequest):
     ]
     thread_id: Annotated[ThreadId | None, Field(description="Left out: a new thread.")] = None
     conversation_history: Annotated[
-        list[Said] | None,
+        list[dict[str, Any]] | None,
         Field(
-            max_length=MOST_HISTORY,
-            description="Accepted and not used: the steps are chosen by this message alone.",
+            description="Accepted as it comes, and not used: the steps are chosen by this message alone.",
         ),
     ] = None
 
