@@ -95,8 +95,9 @@ def _told(what: What, report: Report | None) -> tuple[EventType, dict[str, Any]]
                 "side": what.side,
                 "variant": what.variant,
                 "node": what.step,
-                # Who shows it must not take it for ours: a step's lines say whatever its tools print.
-                "untrusted": what.step is not None or what.side == "user",
+                # Who shows it must not take it for ours: what steps print, and what others call their files and
+                # themselves, says whatever they like.
+                "untrusted": what.step is not None or what.variant in ("info", "log"),
             }
         case StepBegan(run):
             return "node_start", {

@@ -38,6 +38,15 @@ PLANTS: tuple[Plant, ...] = (
         '        raise Refused(500, code, f"{what}: {error.message}; error_id {error_id}") from error\n',
     ),
     plant(
+        "chat: a conversation of another program is refused",
+        within(
+            "server/http/chat_models.py",
+            CHAT + "test_a_conversation_may_be_sent_along_as_its_program_keeps_it",
+        ),
+        "        list[dict[str, Any]] | None,\n",
+        "        list[dict[str, str]] | None,\n",
+    ),
+    plant(
         "chat: a stopping server keeps who waits",
         within(
             "server/http/chat.py",
@@ -60,6 +69,15 @@ PLANTS: tuple[Plant, ...] = (
         ),
         "        if there > after\n",
         "        if there >= after\n",
+    ),
+    plant(
+        "stream: what a build calls its files is told as ours",
+        within(
+            "server/http/chat_events.py",
+            STREAM + "test_only_what_we_alone_have_said_is_not_marked_as_untrusted",
+        ),
+        'what.variant in ("info", "log")',
+        'what.side == "user"',
     ),
     plant(
         "stream: output wakes nobody",
