@@ -18,6 +18,7 @@ from .operations import Answer, Operation, Parameter
 _NO_THREAD = Answer("There is no such thread for this caller.", ChatError)
 _NOTHING = Answer("Nothing of this thread waits for an answer: no_pending_action.", ChatError)
 _CONFLICT = Answer("The thread is busy, or the project's workflow cannot be run.", ChatError)
+_THREAD = {"thread_id": "550e8400-e29b-41d4-a716-446655440000"}
 
 OPERATIONS = (
     Operation(
@@ -27,7 +28,8 @@ OPERATIONS = (
         summary="Exchange a key for a cookie",
         tag="login",
         request=LoginRequest,
-        answers={200: Answer("Logged in: session_id is set.", LoggedIn)},
+        example={"key": "bilt_live_…"},
+        answers={200: Answer("Logged in.", LoggedIn, headers=("Set-Cookie",))},
         credential=None,
     ),
     Operation(
@@ -36,7 +38,7 @@ OPERATIONS = (
         id="logout",
         summary="End the login",
         tag="login",
-        answers={204: Answer("Logged out.")},
+        answers={204: Answer("Logged out.", headers=("Set-Cookie",))},
         credential="cookie",
     ),
     Operation(
@@ -55,6 +57,7 @@ OPERATIONS = (
         summary="Have something done, and hear what becomes of it",
         tag="chat",
         request=MessageRequest,
+        example={"user_message": "Build it and deploy."},
         answers={
             200: Answer("It is over, waits for an answer, or has taken 300 s.", ChatAnswer),
             404: _NO_THREAD,
@@ -69,6 +72,7 @@ OPERATIONS = (
         summary="Have something done, and follow it on /chat/stream",
         tag="chat",
         request=MessageRequest,
+        example={"user_message": "Build it and deploy."},
         answers={200: Answer("Accepted.", QueuedAnswer), 404: _NO_THREAD, 409: _CONFLICT},
         credential="cookie",
     ),
@@ -108,6 +112,7 @@ OPERATIONS = (
         summary="Say yes to the step that waits",
         tag="chat",
         request=ThreadRequest,
+        example=_THREAD,
         answers={
             200: Answer("Said, and what has become of it by then.", ConfirmedAnswer),
             404: _NOTHING,
@@ -121,6 +126,7 @@ OPERATIONS = (
         summary="Say no to the step that waits",
         tag="chat",
         request=ThreadRequest,
+        example=_THREAD,
         answers={200: Answer("Said, and done.", CancelledAnswer), 404: _NOTHING},
         credential="cookie",
     ),

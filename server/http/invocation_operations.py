@@ -30,6 +30,15 @@ _KEY = Parameter(
     "Another way to send idempotencyKey.",
     "header",
 )
+_EXAMPLE = {
+    "runtimeId": "550e8400-e29b-41d4-a716-446655440000",
+    "steps": [
+        {"call": "build", "bind": "b", "args": ["--release"]},
+        {"call": "deploy", "ref": "b", "options": {"dryRun": True, "timeoutMs": 60_000}},
+    ],
+    "mode": "fail-fast",
+    "idempotencyKey": "release-42",
+}
 _SPACE = path_id("id", "A space.")
 _RUNTIME = path_id("runtimeId", "A runtime of it.")
 _INVOCATION = path_id("id", "An invocation.")
@@ -64,8 +73,9 @@ OPERATIONS = (
         tag=_TAG,
         parameters=(_SPACE, _RUNTIME, _KEY),
         request=InvocationRequest,
+        example=_EXAMPLE,
         answers={
-            202: Answer("Accepted and durable. Location names it.", Invocation),
+            202: Answer("Accepted and durable.", Invocation, headers=("Location",)),
             404: _GONE,
             409: _CONFLICT,
         },
@@ -88,6 +98,7 @@ OPERATIONS = (
         parameters=(_INVOCATION,),
         request=WaitRequest,
         request_required=False,
+        example={"timeoutMs": 30_000},
         answers={200: _NOW, 404: _GONE},
     ),
     Operation(

@@ -39,6 +39,18 @@ _GATE = {
     500: "A failure of the server; its log has the cause under the id in the message.",
     503: "The store cannot be used now, or the server is stopping.",
 }
+_HEADERS = {
+    "X-Request-Id": ("string", "Names this request, in the server's log too."),
+    "X-RateLimit-Limit": ("integer", "Requests that are allowed in any 60 seconds."),
+    "X-RateLimit-Remaining": ("integer", "How many of them are left."),
+    "X-RateLimit-Reset": ("integer", "When there is room for more, in seconds since 1970."),
+    "Retry-After": ("integer", "Seconds after which to try again."),
+    "WWW-Authenticate": ("string", "How to say who asks."),
+    "Location": ("string", "The path of what was made."),
+    "Set-Cookie": ("string", "session_id: HttpOnly, SameSite=Strict."),
+}
+_LIMIT = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+_UNCOUNTED = (401, 413, 415, 421)
 
 
 def routes(operations: Sequence[Operation]) -> list[BaseRoute]:
@@ -71,6 +83,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "headers": _headers(),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "cookie": {"type": "apiKey", "in": "cookie", "name": "session_id"},
@@ -109,6 +122,29 @@ def _security(operation: Operation) -> list[dict[str, list[str]]]:
     return found
 
 
+def _headers() -> dict[str, Any]:
+    # Who has no limit is not told of one.
+    return {
+        name: {
+            "description": description,
+            "schema": {"type": kind},
+            "required": name not in _LIMIT,
+        }
+        for name, (kind, description) in _HEADERS.items()
+    }
+
+
+def _headers_of(operation: Operation, status: int, answer: Answer) -> Iterable[str]:
+    yield "X-Request-Id"
+    yield from answer.headers
+    if operation.credential is not None and status not in _UNCOUNTED:
+        yield from _LIMIT
+    if status == 401 and operation.credential == "bearer":
+        yield "WWW-Authenticate"
+    if status == 429:
+        yield "Retry-After"
+
+
 def _described(operation: Operation, refs: _Refs) -> dict[str, Any]:
     error = ChatError if operation.tag in ("chat", "login") else RestError
     told: dict[str, Any] = {
@@ -130,15 +166,24 @@ def _described(operation: Operation, refs: _Refs) -> dict[str, Any]:
             for parameter in operation.parameters
         ]
     if operation.request is not None:
+        content: dict[str, Any] = {"schema": refs[operation.request, "validation"]}
+        if operation.example is not None:
+            content["example"] = operation.example
         told["requestBody"] = {
             "required": operation.request_required,
-            "content": {JSON: {"schema": refs[operation.request, "validation"]}},
+            "content": {JSON: content},
         }
     answers = dict(operation.answers)
     for status, description in _GATE.items():
         answers.setdefault(status, Answer(description, error))
     for status, answer in sorted(answers.items()):
-        response: dict[str, Any] = {"description": answer.description}
+        response: dict[str, Any] = {
+            "description": answer.description,
+            "headers": {
+                name: {"$ref": f"#/components/headers/{name}"}
+                for name in _headers_of(operation, status, answer)
+            },
+        }
         if answer.model is not None:
             response["content"] = {answer.media: {"schema": refs[answer.model, "serialization"]}}
         elif answer.media == EVENTS:

@@ -33,6 +33,8 @@ class Answer:
     model: type[Any] | None = None
     """Whatever pydantic can make a schema of."""
     media: str = JSON
+    headers: Sequence[str] = ()
+    """What else comes with it, of the headers that `openapi` describes."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Operation:
     answers: Mapping[int, Answer]
     request: type[Any] | None = None
     request_required: bool = True
+    example: Schema | None = None
+    """A body that could be sent."""
     parameters: Sequence[Parameter] = field(default_factory=tuple[Parameter, ...])
     credential: Credential | None = "bearer"
     open_here: bool = False

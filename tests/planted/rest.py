@@ -9,6 +9,7 @@ REQUESTS = "test_invocation_requests"
 STATES = "test_invocation_states"
 TROUBLE = "test_invocation_trouble"
 SCHEMA = "test_invocation_schema"
+OPENAPI = "test_openapi.py::"
 
 PLANTS: tuple[Plant, ...] = (
     plant(
@@ -46,6 +47,24 @@ PLANTS: tuple[Plant, ...] = (
         within("server/http/invocation_cache.py", STATES),
         "        which = (str(desk.account), limited_to(desk.account), workflow_id)\n",
         '        which = ("", limited_to(desk.account), workflow_id)\n',
+    ),
+    plant(
+        "rest: the OpenAPI document promises a header that does not come",
+        within(
+            "server/http/openapi.py",
+            OPENAPI + "test_answers_come_with_the_headers_that_it_names_and_no_other_of_them",
+        ),
+        'if status == 401 and operation.credential == "bearer":',
+        "if status == 401:",
+    ),
+    plant(
+        "rest: an example of the OpenAPI document is one of another body",
+        within(
+            "server/http/chat_operations.py",
+            OPENAPI + "test_an_example_is_a_body_that_could_be_sent",
+        ),
+        "        example=_THREAD,\n",
+        '        example={"user_message": "No."},\n',
     ),
     plant(
         "rest: a wait outlives its time",
