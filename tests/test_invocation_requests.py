@@ -39,7 +39,7 @@ def test_the_same_request_with_a_key_is_answered_with_the_first_invocation(rest:
     assert rest.ok("POST", rest.creating, rest.body(call), 202, headers=header) == first
     status, told = rest.error("POST", rest.creating, rest.body("build", idempotencyKey=key))
     assert (status, told["code"]) == (409, "idempotency_key_reused")
-    assert told["details"] == {"workflow_id": first["id"]}
+    assert told["details"] == {"invocationId": first["id"]}
     header = {"Idempotency-Key": "another"}
     status, told = rest.error("POST", rest.creating, asked, headers=header)
     assert (status, told["details"]["fields"][0]["field"]) == (400, "Idempotency-Key")

@@ -113,6 +113,9 @@ async def test_an_unknown_argument_gets_a_suggestion(agent: Agent) -> None:
     assert await agent.call("bilt_cancel_workflow", session_id=UNKNOWN, zzz=1) == invalid(
         ("zzz", "no such argument; known: session_id, reason, dry_run")
     )
+    assert await agent.call("bilt_list_projects", zzz=1) == invalid(
+        ("zzz", "no such argument; known: none")
+    )
 
 
 async def test_many_and_long_unknown_arguments_get_a_short_answer(agent: Agent) -> None:

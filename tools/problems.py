@@ -34,7 +34,9 @@ def problem_of(found: Any) -> Problem:
 def unknown(kind: str, name: str, known: Collection[str]) -> str:
     """That there is no such `kind` of thing, and what was meant instead, if that can be told."""
     close = [f'"{match}"' for match in difflib.get_close_matches(name[:MAX_NAME], known, 2)]
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+    hint = (
+        f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}"
+    )
     return f"no such {kind}; {hint}"
 
 

@@ -17,6 +17,7 @@ from bilt_mcp.state import (
     MAX_KEY_CHARS,
     Caller,
     CannotCancel,
+    IdempotencyKeyReused,
     InvalidArguments,
     InvocationStatus,
     Problem,
@@ -92,15 +93,18 @@ class Invocations:
         if body["runtimeId"].lower() != project.id:
             raise InvalidArguments([Problem("runtimeId", "must be the runtime in the path")])
         key = _key(request, body)
-        started = await start_calls(
-            desk,
-            project,
-            [called(step) for step in body["steps"]],
-            body,
-            _caller(request, identity),
-            key=key,
-            digest=_digest(body),
-        )
+        try:
+            started = await start_calls(
+                desk,
+                project,
+                [called(step) for step in body["steps"]],
+                body,
+                _caller(request, identity),
+                key=key,
+                digest=_digest(body),
+            )
+        except IdempotencyKeyReused as error:
+            raise _reused(error) from None
         found = await desk.store.invocation(desk.account, started.workflow_id)
         where = {"Location": f"/v1/invocations/{started.workflow_id}"}
         return JSONResponse(view(desk, found), 202, where)
@@ -243,6 +247,16 @@ def _key(request: Request, body: InvocationRequest) -> str | None:
     if sent is not None and sent != header:
         raise InvalidArguments([Problem("Idempotency-Key", "is another one than idempotencyKey")])
     return header
+
+
+def _reused(error: IdempotencyKeyReused) -> Refused:
+    return Refused(
+        409,
+        "idempotency_key_reused",
+        error.message,
+        hint="GET /v1/invocations/{id} shows what was started with it.",
+        details={"invocationId": error.details["workflow_id"]},
+    )
 
 
 def _digest(body: InvocationRequest) -> str:

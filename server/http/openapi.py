@@ -32,6 +32,7 @@ _GATE = {
     400: "The request is not one of this route.",
     401: "No credential, or not one that is good.",
     403: "The credential, or the page that asks, may not do this.",
+    408: "The body did not arrive in time.",
     413: "The body has more than 4 MiB, or than 64 KiB where no credential is needed.",
     415: "The body is not JSON.",
     421: "This is not the host that was asked for.",
