@@ -226,6 +226,23 @@ async def test_when_the_server_stops_streams_end_at_once_and_the_rest_is_answere
         assert (working.status, working.json) == (200, {"done": True})
 
 
+async def test_who_is_still_sending_when_the_server_stops_is_told_so_at_once(place: Place) -> None:
+    async with gated(place.config(), ROUTES, NO_LIMITS) as gate:
+        headers = {**bearer(await new_key(gate.site.access)), **JSON_TYPE}
+        sending = Exchange()
+
+        async def send() -> None:
+            await gate.ask("POST", "/v1/who", headers, [b"{"], exchange=sending, stalls=True)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+            await wait_until(lambda: len(gate.site.requests) == 1, "it is being sent")
+            gate.site.stopping.set()
+            await wait_until(lambda: sending.is_complete, "it is answered", timeout=4)
+        assert (sending.status, sending.json["code"]) == (503, "stopping")
+        assert sending.headers["retry-after"] == "1"
+
+
 async def test_a_request_that_does_not_end_does_not_keep_the_server(place: Place) -> None:
     async def hold(_: Request) -> Response:
         await anyio.sleep_forever()

@@ -23,7 +23,7 @@ from .doorman import Entry, limit_headers, too_many
 from .errors import Refused, crashed, refused, response
 from .head import Head, address_of
 from .identity import set_identity, set_window
-from .open_requests import OpenRequest
+from .open_requests import Ending, OpenRequest
 from .site import Site
 from .surfaces import Way, way_of
 from .whereabouts import Whereabouts
@@ -120,13 +120,11 @@ class _Passage:
             entry = await self._site.doorman.enter(self._way, head, address_of(self._scope))
             self._admit(entry)
             if head.body_bytes != 0:
-                seconds = self._site.settings.body_seconds
-                body = await read_body(self._receive, self._most, seconds)
+                body = await self._read_body(entry)
                 self._body_read = True
                 refuse_crowd(body)
                 self._receive = again(body, self._receive)
-            else:
-                self._body_read = True
+            self._body_read = True
         except Refused as error:
             self._site.traffic.refused[self._way.surface, error.code] += 1
             await self._refuse(error, head)
@@ -167,9 +165,7 @@ class _Passage:
             told = "Pages of other sites may not call this server."
             raise Refused(403, "foreign_origin", told)
         if self._site.stopping.is_set() and not self._scope["path"].startswith("/health"):
-            told = "The server is stopping. Try again in a moment."
-            headers = {"Retry-After": "1", "Connection": "close"}
-            raise Refused(503, "stopping", told, headers=headers)
+            raise _stopping()
         method = self._scope["method"]
         if method == "OPTIONS" and origin is not None:
             return origin
@@ -202,6 +198,19 @@ class _Passage:
             told = "This key can only read. Ask for a key that may change something."
             raise Refused(403, "read_only_key", told)
         set_identity(self._scope, entry.identity)
+
+    async def _read_body(self, entry: Entry) -> bytes:
+        cancel = anyio.CancelScope()
+        request = OpenRequest(entry.group, entry.still_good, cancel)
+        request.is_listening = True  # nothing was begun, so nothing is lost when it ends
+        with cancel:
+            self._site.requests.add(request)
+            try:
+                seconds = self._site.settings.body_seconds
+                return await read_body(self._receive, self._most, seconds)
+            finally:
+                self._site.requests.remove(request)
+        raise _stopping() if request.ended == "stopping" else self._ended(request.ended)
 
     async def _pass_on(self, entry: Entry) -> None:
         cancel = anyio.CancelScope()
@@ -237,15 +246,16 @@ class _Passage:
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             await self._fail(crashed(error))
 
-    async def _cut_short(self, why: str) -> None:
+    def _ended(self, why: Ending | None) -> Refused:
         if why == "revoked":
             told = "The key was revoked while this was being answered."
-            error = self._site.doorman.unauthorized(self._way, told, "invalid_token")
-        else:
-            told = "The server is stopping. What was asked for may have been done; ask again."
-            error = Refused(503, "stopping", told, headers={"Retry-After": "1"})
+            return self._site.doorman.unauthorized(self._way, told, "invalid_token")
+        told = "The server is stopping. What was asked for may have been done; ask again."
+        return Refused(503, "stopping", told, headers={"Retry-After": "1"})
+
+    async def _cut_short(self, why: Ending) -> None:
         if self._status == 0:
-            await self._refuse(error, None)
+            await self._refuse(self._ended(why), None)
         else:
             with anyio.move_on_after(SILENCE_SECONDS):  # who does not read does not see the end
                 await self.send({"type": "http.response.body", "body": b""})
@@ -324,6 +334,11 @@ class _Passage:
             self._site.traffic.count(
                 self._way.surface, route, self._scope["method"], self._status, seconds
             )
+
+
+def _stopping() -> Refused:
+    told = "The server is stopping. Try again in a moment."
+    return Refused(503, "stopping", told, headers={"Retry-After": "1", "Connection": "close"})
 
 
 def _check_content_type(head: Head, announced: int | None) -> None:

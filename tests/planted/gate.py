@@ -160,6 +160,15 @@ PLANTS: tuple[Plant, ...] = (
         "            if request:\n",
     ),
     plant(
+        "gate: who is still sending keeps a server that stops",
+        within(
+            "server/http/gate.py",
+            f"{LIMITS}who_is_still_sending_when_the_server_stops_is_told_so_at_once",
+        ),
+        "        request.is_listening = True  # nothing was begun",
+        "        request.is_listening = False  # nothing was begun",
+    ),
+    plant(
         "serve: anybody may say where he comes from",
         within(
             "server/http/listening.py",
