@@ -146,10 +146,27 @@ async def test_a_message_to_a_thread_that_is_not_there_is_refused(
         assert (answer.status_code, answer.json()["error"]) == (404, "thread_not_found")
 
 
-async def test_a_project_that_cannot_run_says_why(alice: Person, place: Place) -> None:
-    place.workflow("[[step]]\n")
+@pytest.mark.parametrize(
+    ("workflow", "error", "why"),
+    [
+        ("[[step]]\n", "invalid_workflow_file", "run"),
+        ('[[step]]\nname = "a"\nrun = "true"\nwhen = "b.a"\n', "no_workflow_configured", '"b.a"'),
+        (None, "no_workflow_configured", "no bilt.toml"),
+    ],
+    ids=["wrong", "none applies", "not there"],
+)
+async def test_a_project_that_cannot_run_says_why_and_not_where_it_is(
+    alice: Person, place: Place, workflow: str | None, error: str, why: str
+) -> None:
+    place.workflow(workflow or "")
+    if workflow is None:
+        (place.project / "bilt.toml").unlink()
     answer = await alice.post("/chat", {"user_message": "go"})
-    assert (answer.status_code, answer.json()["error"]) == (409, "invalid_workflow_file")
+    told = answer.json()
+    assert (answer.status_code, told["error"]) == (409, error)
+    assert why in told["message"]
+    assert str(place.project) not in told["message"]
+    assert "bilt_send_message" not in told["message"]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ from .parsing import invalid
 
 log = logging.getLogger("bilt_mcp.server")
 
+MOST_NAMED = 6
+"""Words that steps look for, of those that are told."""
 _CODES: dict[type[BiltError], tuple[int, str]] = {
     InvalidArguments: (400, "invalid_request"),
     ProjectNotFound: (404, "project_not_found"),
@@ -94,7 +96,7 @@ def told_as(code: str, what: str) -> Generator[None]:
         raise Refused(500, code, f"{what}: {why}; error_id {error_id}") from error
     except BiltError as error:
         status, name = _CODES.get(type(error), (409, "refused"))
-        raise Refused(status, name, error.message) from None
+        raise Refused(status, name, _told(error)) from None
     except Exception as error:
         error_id = _logged(error, code)
         raise Refused(500, code, f"{what}: internal error; error_id {error_id}") from error
@@ -106,6 +108,22 @@ def person_of(request: Request) -> Identity:
     if not identity.person:
         raise Refused(403, "person_required", "Only a person who is logged in may answer.")
     return identity
+
+
+def _told(error: BiltError) -> str:
+    """What a person is told: no call of another surface, and no place on the server."""
+    if isinstance(error, ProjectNotFound):
+        return "There is no project yet. An agent makes one with bilt_create_project."
+    if isinstance(error, InvalidWorkflowFile):
+        told = "; ".join(f"{problem.field}: {problem.message}" for problem in error.problems)
+        return f"Nothing was started. The project's bilt.toml has to be corrected: {told}"
+    if isinstance(error, NoWorkflowConfigured):
+        whens = error.details.get("when")
+        if not whens:
+            return "Nothing was started. The project has no bilt.toml yet."
+        named = ", ".join(f'"{clip(str(when))}"' for when in whens[:MOST_NAMED])
+        return f"Nothing was started. No step applies to this message; they look for {named}."
+    return error.message
 
 
 def _busy(error: WorkflowAlreadyActive) -> Refused:

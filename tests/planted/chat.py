@@ -47,6 +47,15 @@ PLANTS: tuple[Plant, ...] = (
         "        list[dict[str, str]] | None,\n",
     ),
     plant(
+        "chat: where a project is, is told",
+        within(
+            "server/http/chat_requests.py",
+            CHAT + "test_a_project_that_cannot_run_says_why_and_not_where_it_is",
+        ),
+        "raise Refused(status, name, _told(error)) from None",
+        "raise Refused(status, name, error.message) from None",
+    ),
+    plant(
         "chat: a stopping server keeps who waits",
         within(
             "server/http/chat.py",
