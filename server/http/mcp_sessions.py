@@ -7,29 +7,61 @@ protocol has it.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import Self
 
 import anyio
 from mcp.server.mcpserver import MCPServer
-from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
+from mcp.server.streamable_http import (
+    LAST_EVENT_ID_HEADER,
+    MCP_SESSION_ID_HEADER,
+    check_accept_headers,
+)
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from .body import again
+from .mcp_refusals import (
+    another_stream,
+    id_in_use,
+    no_session,
+    not_allowed,
+    session_is_over,
+    unfit,
+    unknown_version,
+    version_missing,
+)
+from .rpc_body import Message as Asked
+from .rpc_body import NoMessage, read_message
+from .rpc_error import rpc_error
 
 MOST_SESSIONS = 100
 """Of one credential."""
 SESSION_SECONDS = 1800.0
 """How long a session stays without a request or a stream."""
+SAME_ID_SECONDS = 1.0
+"""How long a request waits for one with its id: a client may have its answer before that is out of our hands."""
+END_SECONDS = 1.0
+"""How long it may take to tell a client that his stream has ended."""
+_METHODS = ("GET", "POST", "DELETE")
+_LAST_EVENT_ID = LAST_EVENT_ID_HEADER.encode()
+
+
+class _Stream:
+    """A stream of a session."""
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.has_begun = False
+        self.is_over = anyio.Event()
 
 
 @dataclass
@@ -38,6 +70,10 @@ class _Session:
 
     users: int = 0
     """Requests and streams that are being answered."""
+    asked: dict[str, anyio.Event] = field(default_factory=dict[str, anyio.Event])
+    """By the ids of those requests, as the SDK knows them: set when it is answered."""
+    stream: _Stream | None = None
+    """The one for what is no answer."""
     used_at: float = field(default_factory=time.monotonic)
 
 
@@ -53,6 +89,7 @@ class Sessions:
             max_sessions=MOST_SESSIONS,
         )
         self._sessions: dict[str, _Session] = {}
+        self._beginning = 0
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Self]:
@@ -62,47 +99,117 @@ class Sessions:
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; its Host, Origin and credential were looked at."""
-        headers = Headers(scope=scope)
-        name = headers.get(MCP_SESSION_ID_HEADER)
-        version = headers.get(MCP_PROTOCOL_VERSION_HEADER)
+        request = Request(scope, receive)
+        asked: Asked | None = None
+        if request.method == "POST":
+            body = await request.body()
+            receive = again(body, receive)
+            try:
+                asked = read_message(body)
+            except NoMessage as error:
+                await rpc_error(400, error.code, str(error))(scope, receive, send)
+                return
+        name = request.headers.get(MCP_SESSION_ID_HEADER)
+        version = request.headers.get(MCP_PROTOCOL_VERSION_HEADER)
         if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
-            await self._manager.handle_request(scope, receive, send)
-        elif name is None:
+            refused = unknown_version(version, asked) or unfit(request)
+            await (refused or self._manager.handle_request)(scope, receive, send)
+        elif name is not None:
+            await self._go_on(name, asked, scope, receive, send)
+        elif asked is not None and asked.method == "initialize":
             await self._begin(scope, receive, send)
         else:
-            await self._go_on(name, scope, receive, send)
+            await _without_session(request.method, asked)(scope, receive, send)
 
     async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A request without a session: if it is answered well, there is one then."""
+        """Begin a session, if the request is answered well."""
         self._forget_old()
-        if len(self._sessions) >= MOST_SESSIONS and scope["method"] == "POST":
-            body = await Request(scope, receive).body()
-            receive = again(body, receive)
-            if _method(body) == "initialize":
-                await self._end_idle(scope)
+        beginning = True
+        self._beginning += 1
+        if len(self._sessions) + self._beginning > MOST_SESSIONS:
+            await self._end_idle(scope)
 
         async def note(message: Message) -> None:
+            nonlocal beginning
             if message["type"] == "http.response.start" and message["status"] < 400:
                 name = Headers(raw=message["headers"]).get(MCP_SESSION_ID_HEADER)
                 if name is not None:
                     self._sessions[name] = _Session()
+                    self._beginning -= 1
+                    beginning = False
             await send(message)
 
-        await self._manager.handle_request(scope, receive, note)
+        try:
+            await self._manager.handle_request(scope, receive, note)
+        finally:
+            if beginning:
+                self._beginning -= 1
 
-    async def _go_on(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _go_on(
+        self, name: str, asked: Asked | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self._forget_old()
         session = self._sessions.get(name)
         if session is None:
-            await self._manager.handle_request(scope, receive, send)  # it says that there is none
+            await session_is_over()(scope, receive, send)
             return
         session.users += 1
         try:
-            await self._manager.handle_request(scope, receive, send)
+            if asked is not None and asked.id is not None:
+                await self._answer_one(session, asked, scope, receive, send)
+            elif scope["method"] == "GET" and check_accept_headers(Request(scope))[1]:
+                await self._listen(session, scope, receive, send)
+            else:
+                await self._manager.handle_request(scope, receive, send)
             if scope["method"] == "DELETE":
                 self._sessions.pop(name, None)
         finally:
             session.users -= 1
             session.used_at = time.monotonic()
+
+    async def _answer_one(
+        self, session: _Session, asked: Asked, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer a request. Of two with one id the SDK would answer one, perhaps with what the other asked for."""
+        number = str(asked.id)
+        if (earlier := session.asked.get(number)) is not None:
+            with anyio.move_on_after(SAME_ID_SECONDS):
+                await earlier.wait()
+        if number in session.asked:
+            await id_in_use(asked)(scope, receive, send)
+            return
+        answered = session.asked[number] = anyio.Event()
+        try:
+            await self._manager.handle_request(scope, receive, send)
+        finally:
+            del session.asked[number]
+            answered.set()
+
+    async def _listen(self, session: _Session, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the session's stream in place of the one before.
+
+        The SDK refuses it while there is another; but who asks for one has mostly lost the other, unseen by us.
+        """
+        while session.stream is not None:
+            session.stream.scope.cancel()
+            await session.stream.is_over.wait()
+        stream = session.stream = _Stream()
+
+        async def note(message: Message) -> None:
+            stream.has_begun = True
+            await send(message)
+
+        try:
+            with stream.scope:
+                await self._manager.handle_request(_anew(scope), receive, note)
+        finally:
+            session.stream = None
+            stream.is_over.set()
+        if stream.scope.cancelled_caught and not stream.has_begun:
+            await another_stream()(scope, receive, send)
+        elif stream.scope.cancelled_caught:
+            with anyio.move_on_after(END_SECONDS):  # who does not read does not see the end
+                await send({"type": "http.response.body", "body": b""})
 
     def _forget_old(self) -> None:
         """Count no longer what the SDK has ended by itself."""
@@ -126,12 +233,16 @@ class Sessions:
         await self._manager.handle_request(ending, again(b"", _never), _nobody)
 
 
-def _method(body: bytes) -> object:
-    try:
-        asked: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return cast("dict[str, object]", asked).get("method") if isinstance(asked, dict) else None
+def _without_session(method: str, asked: Asked | None) -> Response:
+    if method not in _METHODS:
+        return not_allowed(*_METHODS)
+    return version_missing(asked) if asked and asked.is_stateless else no_session(asked)
+
+
+def _anew(scope: Scope) -> Scope:
+    """A request without what only the SDK's own store of events knows: it would have no answer at all."""
+    headers = [found for found in scope["headers"] if found[0] != _LAST_EVENT_ID]
+    return {**scope, "headers": headers}
 
 
 async def _never() -> Message:
