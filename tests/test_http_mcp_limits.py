@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 
+import anyio
 import pytest
 from mcp.shared.exceptions import MCPError
 
@@ -75,6 +76,23 @@ async def test_past_the_rate_every_request_is_told_when_to_come_again(place: Pla
             assert found.json()["id"] == request_id
 
 
+async def test_what_ends_a_call_that_was_let_in_is_taken_past_the_rate(place: Place) -> None:
+    async with site_at(place, HttpSettings(key_rate=4)) as site, site.wire("alice") as alice:
+        await alice.handshake()
+        cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled"}
+        about = {"name": "bilt_get_session", "arguments": {"wait_seconds": 45}}
+        call = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": about}
+        async with alice.http.stream("POST", alice.url, json=call, headers=alice.headers()) as held:
+            assert held.status_code == 200
+            while (await alice.post({**call, "id": 8, "method": "ping"})).status_code != 429:
+                pass
+            ended = await alice.post({**cancel, "params": {"requestId": 7}})
+            assert (ended.status_code, ended.headers["x-ratelimit-remaining"]) == (202, "0")
+            with anyio.fail_after(20):
+                assert "Request cancelled" in (await held.aread()).decode()
+        assert (await alice.post({**cancel, "id": 9})).status_code == 429
+
+
 # -- sessions ------------------------------------------------------------------------------------
 
 
@@ -91,6 +109,23 @@ async def test_the_session_that_was_idle_for_longest_makes_room(
         assert gone.status_code == 404
         for wire in (first, third):
             assert (await wire.ask("ping"))["result"] == {}
+
+
+async def test_clients_that_begin_at_once_find_room_beside_those_that_went(
+    site: HttpSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp_sessions, "MOST_SESSIONS", 4)
+    statuses: list[int] = []
+
+    async def begin() -> None:
+        async with site.wire() as wire:
+            statuses.append((await wire.handshake()).status_code)
+
+    for _ in range(3):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(begin)
+    assert statuses == [200] * 12
 
 
 async def test_a_session_that_is_in_use_makes_no_room(

@@ -14,6 +14,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequestParams, ElicitResult
 
 from bilt_mcp.server.http import mcp_servers
+from bilt_mcp.server.http.settings import HttpSettings
 from bilt_mcp.state import SqliteStore, Watch
 
 from .support.agents import DEPLOYING, Agent, Hand, Json
@@ -252,6 +253,21 @@ async def test_a_person_answers_a_gate_through_a_client(
     audit = place.rows("SELECT action, principal, client, surface FROM audit ORDER BY n")[-1]
     done = "confirm" if said else "decline"
     assert audit == (done, "key alice", "the user of by-hand 1", "mcp elicitation")
+
+
+async def test_a_person_who_answers_past_the_rate_is_heard(place: Place, hand: Hand) -> None:
+    async with site_at(place, HttpSettings(key_rate=20)) as site, site.wire() as wire:
+
+        async def person(_: ClientRequestContext, __: ElicitRequestParams) -> ElicitResult:
+            while (await wire.modern("tools/list")).status_code != 429:
+                pass
+            return ElicitResult(action="accept", content={"confirm": True})
+
+        async with site.agent("alice", "legacy", elicitation_callback=person) as alice:
+            of = await at_gate(alice, place, hand)
+            with anyio.fail_after(PROMPT_SECONDS):
+                told = await alice.call("bilt_confirm_action", **of)
+            assert told["answer"] == "confirmed"
 
 
 async def at_gate(agent: Agent, place: Place, hand: Hand) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from bilt_mcp.state import (
     StoreUnavailable,
     WorkflowAlreadyActive,
 )
-from bilt_mcp.tools import as_id
+from bilt_mcp.tools import as_id, clip
 
 from .errors import Refused
 from .identity import Identity, identity_of

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from .body import again
 from .identity import identity_of, window_of
-from .mcp_limits import refuse_for_now
+from .mcp_limits import must_wait, refuse_for_now
 from .mcp_servers import McpServers
 from .site import Site
 
@@ -28,7 +30,10 @@ class McpEndpoint:
         """See ASGI."""
         window = window_of(scope)
         if window is not None:
-            await refuse_for_now(window, scope, receive, send)
-            return
+            body = await Request(scope, receive).body()
+            if must_wait(body):
+                await refuse_for_now(window, body, scope, receive, send)
+                return
+            receive = again(body, receive)
         async with self.servers.serving(identity_of(scope)) as sessions:
             await sessions.answer(scope, receive, send)

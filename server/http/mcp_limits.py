@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, cast
+from typing import Any
 
 from mcp_types import CallToolResult
-from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from bilt_mcp.state import RateLimitExceeded, Window
 from bilt_mcp.tools import failure
 
 from .doorman import limit_details
+from .rpc_body import Message, NoMessage, read_message
+from .rpc_error import SERVER_ERROR, rpc_answer, rpc_error
 
-TOO_MANY = -32000
-"""JSON-RPC leaves this range to servers."""
+
+def must_wait(body: bytes) -> bool:
+    """Whether a message that was one too many must be refused.
+
+    What ends a call that was let in, or answers a question of one, is not: it is said once, and the call would hang.
+    """
+    try:
+        asked = read_message(body)
+    except NoMessage:
+        return True
+    return asked.method not in (None, "notifications/cancelled") or asked.id is not None
 
 
-async def refuse_for_now(window: Window, scope: Scope, receive: Receive, send: Send) -> None:
+async def refuse_for_now(
+    window: Window, body: bytes, scope: Scope, receive: Receive, send: Send
+) -> None:
     """Answer a request that was one too many."""
-    asked = await _asked(Request(scope, receive))
+    try:
+        asked = read_message(body)
+    except NoMessage:
+        asked = Message(None, None)
     error = _error(window)
     headers = {"Retry-After": str(error.details["retry_after_seconds"])}
-    answer: dict[str, Any] = {"jsonrpc": "2.0", "id": asked.get("id")}
-    status = 200
-    if asked.get("method") == "tools/call" and "id" in asked:
-        answer["result"] = _result(failure(error))
+    if asked.method == "tools/call" and asked.id is not None:
+        answer = rpc_answer(asked.id, 200, headers, result=_result(failure(error)))
     else:
-        status = 429
         data = {"error": error.error, **error.details}
-        answer["error"] = {"code": TOO_MANY, "message": error.message, "data": data}
-    await JSONResponse(answer, status, headers)(scope, receive, send)
-
-
-async def _asked(request: Request) -> dict[str, Any]:
-    try:
-        asked: Any = json.loads(await request.body())
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(asked, dict):
-        return {}
-    found = cast("dict[str, Any]", asked)
-    return found if isinstance(found.get("id", ""), str | int) else {}
+        answer = rpc_error(
+            429, SERVER_ERROR, error.message, asked=asked.id, data=data, headers=headers
+        )
+    await answer(scope, receive, send)
 
 
 def _error(window: Window) -> RateLimitExceeded:

@@ -7,6 +7,7 @@ from .plant import Plant, plant, within
 WORLDS = "test_http_mcp.py"
 LIMITS = "test_http_mcp_limits.py"
 LIVE = "test_http_mcp_live.py"
+REFUSALS = "test_http_mcp_refusals.py"
 
 PLANTS: tuple[Plant, ...] = (
     plant(
@@ -60,7 +61,7 @@ PLANTS: tuple[Plant, ...] = (
             "server/http/mcp_limits.py",
             f"{LIMITS}::test_a_tool_call_past_the_rate_is_answered_as_documented",
         ),
-        'if asked.get("method") == "tools/call" and "id" in asked:',
+        'if asked.method == "tools/call" and asked.id is not None:',
         "if False:",
     ),
     plant(
@@ -78,8 +79,71 @@ PLANTS: tuple[Plant, ...] = (
             "server/http/mcp_sessions.py",
             f"{LIMITS}::test_what_begins_no_session_leaves_none",
         ),
-        'if _method(body) == "initialize":',
-        "if True:",
+        'elif asked is not None and asked.method == "initialize":',
+        "elif asked is not None:",
+    ),
+    plant(
+        "http: of those that begin at once only one makes room",
+        within(
+            "server/http/mcp_sessions.py",
+            f"{LIMITS}::test_clients_that_begin_at_once_find_room_beside_those_that_went",
+        ),
+        "if len(self._sessions) + self._beginning > MOST_SESSIONS:",
+        "if len(self._sessions) >= MOST_SESSIONS:",
+    ),
+    plant(
+        "http: past the rate a call cannot even be ended",
+        within(
+            "server/http/mcp_limits.py",
+            f"{LIMITS}::test_what_ends_a_call_that_was_let_in_is_taken_past_the_rate",
+        ),
+        'return asked.method not in (None, "notifications/cancelled") or asked.id is not None',
+        "return asked.method is not None",
+    ),
+    plant(
+        "http: the answer of a person is lost past the rate",
+        within(
+            "server/http/mcp_limits.py",
+            f"{LIVE}::test_a_person_who_answers_past_the_rate_is_heard",
+        ),
+        'return asked.method not in (None, "notifications/cancelled") or asked.id is not None',
+        'return asked.method != "notifications/cancelled" or asked.id is not None',
+    ),
+    plant(
+        "http: an MCP client is refused in a shape that it does not read",
+        within(
+            "server/http/errors.py",
+            f"{REFUSALS}::test_a_client_with_a_wrong_key_shows_why",
+        ),
+        'if surface == "mcp":',
+        "if False:",
+    ),
+    plant(
+        "http: a request with no proper id is taken for a notification",
+        within(
+            "server/http/rpc_body.py",
+            f"{REFUSALS}::test_what_is_no_message_is_refused_with_a_sentence_and_the_session_goes_on",
+        ),
+        'if "id" in given and (',
+        "if False and (",
+    ),
+    plant(
+        "http: of two requests with one id the first is never answered",
+        within(
+            "server/http/mcp_sessions.py",
+            f"{REFUSALS}::test_of_two_requests_with_one_id_the_second_is_refused_and_the_first_answered",
+        ),
+        "        if number in session.asked:\n",
+        "        if False:\n",
+    ),
+    plant(
+        "http: a client that asks for the events it has missed gets no answer",
+        within(
+            "server/http/mcp_sessions.py",
+            f"{REFUSALS}::test_a_stream_can_be_asked_for_again_with_and_without_an_event",
+        ),
+        "await self._manager.handle_request(_anew(scope), receive, note)",
+        "await self._manager.handle_request(scope, receive, note)",
     ),
     plant(
         "http: a server goes while it is used",
