@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from bilt_mcp.state import SessionStore
 
@@ -15,6 +16,12 @@ from .conformance.report import say_conformance
 from .store_contract import BACKENDS, Backend, ManualClock, OpenStore, Scene
 from .support.loud import say_not_run
 from .support.proof import Proof, add_options, factor, mark, say_figures, shorten
+
+# How fast this machine is, and how busy, is not what is tested.
+settings.register_profile(
+    "unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
