@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from bilt_mcp.state import SessionStore
 from .conformance.report import say_conformance
 from .store_contract import BACKENDS, Backend, ManualClock, OpenStore, Scene
 from .support.loud import say_not_run
+from .support.places import GONE_SECONDS
 from .support.proof import Proof, add_options, factor, mark, say_figures, shorten
 
 # How fast this machine is, and how busy, is not what is tested.
@@ -52,6 +54,15 @@ def proof(request: pytest.FixtureRequest) -> Proof:
 def soak_factor(pytestconfig: pytest.Config) -> int:
     """What randomised tests multiply their rounds with that are no programme of their own."""
     return factor(pytestconfig)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def collected() -> Iterator[None]:
+    """Collects the workers that servers in this process have started; each test has told its own to go."""
+    yield
+    for worker in getattr(sys.modules.get("bilt_mcp.engine.local"), "_started", ()):
+        worker.terminate()
+        worker.wait(GONE_SECONDS)
 
 
 @pytest.fixture(scope="session")
