@@ -40,7 +40,7 @@ run = ["true"]
 when = "deploy"
 confirm = "Deploy?"
 """
-SECONDS = 30
+SECONDS = 60
 ALWAYS_GOOD = {f"/v1/invocations/{{id}}{verb}" for verb in ("", "/wait", "/cancel")}
 """Where whatever is drawn is good with an id that there is. How many of all are good differs from seed to seed."""
 Drawn = Any
