@@ -24,6 +24,7 @@ from rich.progress import (
 )
 
 LONGEST_SECONDS = 4 * 3600
+SHORT_SECONDS = 300
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -95,8 +96,10 @@ def mark(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
         names = getattr(item, "fixturenames", ())
         if "proof" in names or "soak_factor" in names:
             item.add_marker("programme")
-            if longer:
-                item.add_marker(pytest.mark.timeout(LONGEST_SECONDS))
+            # Before what a test says itself; the short form of most takes some 20 s alone on two cores.
+            item.add_marker(
+                pytest.mark.timeout(LONGEST_SECONDS if longer else SHORT_SECONDS), append=False
+            )
 
 
 @dataclass(frozen=True)
