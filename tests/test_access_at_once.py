@@ -11,10 +11,13 @@ import anyio
 import pytest
 
 from bilt_mcp.state import SqliteAccess
+from bilt_mcp.state.sqlite_limits import PATIENCE_SECONDS
 
 from .support.http import new_key
 from .support.places import Place
-from .support.places import place as place  # a fixture
+from .support.places import place as place  # a fixture, like `waits`
+from .support.turns import Wait
+from .support.turns import waits as waits
 from .support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -49,7 +52,9 @@ async def test_who_is_let_in_is_seen_without_a_change_of_threads(
     assert set(threads) == {threading.get_ident()}
 
 
-async def test_while_another_process_counts_nobody_else_waits(access: SqliteAccess) -> None:
+async def test_while_another_process_counts_nobody_else_waits(
+    access: SqliteAccess, waits: list[Wait]
+) -> None:
     key = await digest(access)
     assert await access.admit(key, 3) is not None
     over = anyio.Event()
@@ -60,17 +65,13 @@ async def test_while_another_process_counts_nobody_else_waits(access: SqliteAcce
         assert admission.window.remaining == 1
         over.set()
 
-    rounds = 0
     with access.location.limits_turn.open("r+b") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ask)
-            with anyio.move_on_after(0.3):
-                while not over.is_set():
-                    await anyio.sleep(0.001)
-                    rounds += 1
+            await wait_until(lambda: len(waits) == 2, "it waits")
             assert not over.is_set()
-            assert rounds > 50
+            assert waits == [Wait(True, 0.0), Wait(False, PATIENCE_SECONDS)]
             fcntl.flock(turn, fcntl.LOCK_UN)
             await wait_until(over.is_set, "it was counted after all")
 

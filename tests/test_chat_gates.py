@@ -169,10 +169,12 @@ async def test_of_two_people_who_answer_at_once_exactly_one_does(
 async def test_a_question_that_nobody_has_answered_in_time_is_a_no(
     alice: Person, place: Place
 ) -> None:
-    place.workflow(ASKS + "confirm_timeout = 1\n")
+    place.workflow(ASKS + "confirm_timeout = 600\n")
     answer = await alice.say()
     assert "it counts as no" in answer["response"]
-    thread = answer["thread_id"]
+    await alice.told("/chat/cancel", {"thread_id": answer["thread_id"]})
+    place.workflow(ASKS + "confirm_timeout = 0.3\n")
+    thread = await alice.queue()
     assert (await alice.follow(thread))[-1].data["status"] == "cancelled"
     for path in ("/chat/confirm", "/chat/cancel"):
         assert (await alice.post(path, {"thread_id": thread})).json() == NOTHING

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -12,8 +11,10 @@ import anyio
 import httpx2
 import pytest
 
+from bilt_mcp.engine import LocalEngine
+from bilt_mcp.server.http.listening import Listening
 from bilt_mcp.server.http.settings import HttpSettings
-from bilt_mcp.state import Caller, SqliteStore
+from bilt_mcp.state import Caller, SqliteStore, StoreUnavailable
 from bilt_mcp.state.driver import sqlite3
 
 from .support.chat import (
@@ -75,7 +76,7 @@ async def test_behind_the_last_event_there_is_nothing_until_there_is_more(
 
 
 async def test_all_who_follow_get_everything_whenever_they_joined(
-    alice: Person, place: Place
+    alice: Person, place: Place, server: Listening
 ) -> None:
     place.workflow(HELD)
     thread = await alice.queue()
@@ -89,7 +90,7 @@ async def test_all_who_follow_get_everything_whenever_they_joined(
             tasks.start_soon(follow)
             if number == 25:
                 await alice.until(thread, "node_start")
-        await anyio.sleep(0.2)
+        await wait_until(lambda: len(server.site.requests) >= 50, "all have joined")
         (place.project / "go").touch()
     assert len(seen) == 50
     whole = await alice.follow(thread)
@@ -173,22 +174,35 @@ async def test_a_stream_where_nothing_happens_says_that_it_is_still_there(
 ) -> None:
     monkeypatch.setattr("bilt_mcp.server.http.chat_stream.KEEP_ALIVE_SECONDS", 0.2)
     thread = (await alice.say())["thread_id"]
-    beats: list[float] = []
+    beats = 0
     with anyio.fail_after(20):
         async with alice.http.stream("GET", "/chat/stream", params={"thread_id": thread}) as got:
             assert got.headers["cache-control"] == "no-store"
             assert got.headers["x-accel-buffering"] == "no"
             async for line in got.aiter_lines():
                 if line.startswith(":"):
-                    beats.append(time.monotonic())
-                if len(beats) == 3:
+                    beats += 1
+                if beats == 3:
                     break
     await alice.told("/chat/cancel", {"thread_id": thread})
 
 
 async def test_trouble_with_the_store_is_told_once_and_looked_over(
-    alice: Person, place: Place
+    alice: Person, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("bilt_mcp.server.http.chat_stream.TROUBLE_SECONDS", 0.02)
+    failures = 0
+    timeline = SqliteStore.timeline
+
+    async def counted(*args: object, **more: object) -> object:
+        nonlocal failures
+        try:
+            return await timeline(*args, **more)  # type: ignore[arg-type]
+        except StoreUnavailable:
+            failures += 1
+            raise
+
+    monkeypatch.setattr(SqliteStore, "timeline", counted)
     thread = (await alice.say())["thread_id"]
     seen: list[Event] = []
     with closing(sqlite3.connect(place.location.database, isolation_level=None)) as database:
@@ -201,7 +215,7 @@ async def test_trouble_with_the_store_is_told_once_and_looked_over(
                 try:
                     seen.append(await anext(events))
                     trouble = seen.pop()
-                    await anyio.sleep(1.2)
+                    await wait_until(lambda: failures >= 5, "it has looked again and again")
                 finally:
                     database.execute("ALTER TABLE gone RENAME TO gate")
                 await alice.told("/chat/cancel", {"thread_id": thread})
@@ -223,13 +237,13 @@ async def test_who_comes_back_after_the_server_stopped_goes_on_where_he_was(plac
 
         async def follow() -> None:
             async with anybody.stream(thread) as events:
-                seen.extend([event async for event in events])
+                async for event in events:
+                    seen.append(event)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(follow)
-            await anyio.sleep(0.3)
+            await wait_until(lambda: "node_start build" in shown(seen), "it is under way")
             listening.site.stopping.set()
-    assert "node_start build" in shown(seen)
     assert seen[-1].name != "complete"
     (place.project / "go").touch()
     async with serving(place.config(), settings) as listening, person(listening.url) as anybody:
@@ -286,13 +300,33 @@ async def test_a_stream_where_nothing_happens_reads_nothing(
             if event.data.get("content") == "begun":
                 break
 
-        async def never(*_: object, **__: object) -> None:
-            raise AssertionError("it was read")
+        looks = reads = 0
+        timeline, wake = SqliteStore.timeline, LocalEngine.wake
 
-        await anyio.sleep(0.3)
+        async def counted(*args: object, **more: object) -> object:
+            nonlocal reads
+            reads += 1
+            return await timeline(*args, **more)  # type: ignore[arg-type]
+
+        async def noted(engine: LocalEngine, *, news: bool = True) -> None:
+            nonlocal looks
+            looks += 1
+            await wake(engine, news=news)
+
+        async def reads_of(more: int) -> int:
+            """How often it is read while a worker is looked for so many times."""
+            before, enough = reads, looks + more
+            await wait_until(lambda: looks >= enough, "it sees to a worker")
+            return reads - before
+
         with monkeypatch.context() as patched:
-            patched.setattr(SqliteStore, "timeline", never)
-            await anyio.sleep(0.3)
+            patched.setattr(SqliteStore, "timeline", counted)
+            patched.setattr(LocalEngine, "wake", noted)
+            for _ in range(20):  # at first the worker may still have something to say
+                if await reads_of(10) == 0:
+                    break
+            else:
+                raise AssertionError("it reads all the time")
         (place.project / "go").touch()
         assert [event.name async for event in events][-1] == "complete"
 

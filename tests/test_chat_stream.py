@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import time
-from datetime import datetime
 
 import anyio
 import pytest
@@ -197,16 +195,14 @@ async def test_a_stream_that_cannot_be_is_refused(alice: Person, query: dict[str
         await alice.told("/chat/cancel", {"thread_id": thread})
 
 
-async def test_a_line_is_told_soon_after_it_was_said(alice: Person, place: Place) -> None:
-    """Far above what it takes (`bench/chat.py` has the figures), far below what a look by chance would."""
+async def test_a_line_is_told_although_nothing_else_happens(alice: Person, place: Place) -> None:
+    """The step waits, so only the line itself can wake the stream; `bench/chat.py` has how long it takes."""
     place.workflow(HELD)
     thread = await alice.queue()
     async with alice.stream(thread) as events:
         with anyio.fail_after(20):
             async for event in events:
                 if event.data.get("content") == "begun":
-                    said = datetime.fromisoformat(event.body["timestamp"]).timestamp()
-                    assert time.time() - said < 1.0
                     break
         (place.project / "go").touch()
     await alice.follow(thread)

@@ -344,6 +344,6 @@ async def raw(server: Server, case: Case, header: str, body: bytes) -> bytes:
     for name, value in {**server.credential(case), **JSON_TYPE}.items():
         head += f"{name}: {value}\r\n"
     writer.write(head.encode() + b"\r\n" + body)
-    said = await asyncio.wait_for(reader.read(), 10)
+    said = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     return said

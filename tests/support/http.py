@@ -122,7 +122,7 @@ def refused_start(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple
 
 
 def _ready(process: subprocess.Popen[bytes], said: Path) -> str:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + 2 * PATIENCE  # it computes more than one on standard streams
     while time.monotonic() < deadline and process.poll() is None:
         if found := re.search(r"ready on (\S+)", said.read_text("utf-8", "replace")):
             return found[1]
