@@ -26,7 +26,7 @@ from .support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
-PROMPT_SECONDS = 10.0
+PROMPT_SECONDS = 30.0
 
 
 class Told:

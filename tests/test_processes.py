@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from bilt_mcp.engine.processes import (
 from bilt_mcp.engine.step_process import KEEPER
 
 from .support.hostile import PYTHON, SHAPES, alive, command, end, python
+from .support.rpc import PATIENCE
 
 WORKER = """
 import json, os, sys, anyio
@@ -128,11 +129,15 @@ def innocent() -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
-def until_none(marker: str, seconds: float = 5.0) -> None:
-    limit = time.monotonic() + seconds
-    while left := alive(marker):
-        assert time.monotonic() < limit, f"still alive: {left}"
+def until(reached: Callable[[], bool], what: str) -> None:
+    limit = time.monotonic() + PATIENCE
+    while not reached():
+        assert time.monotonic() < limit, what
         time.sleep(0.005)
+
+
+def until_none(marker: str) -> None:
+    until(lambda: not alive(marker), "somebody is still alive")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -143,9 +148,7 @@ def test_nothing_outlives_a_killed_worker_and_its_successor_is_called(
     worker = Worker(tmp_path, shape, marker, os.fspath(called))
     worker.kill(keeper=False, worker=True)
     until_none(marker)
-    limit = time.monotonic() + 5
-    while not called.exists():
-        assert time.monotonic() < limit
+    until(called.exists, "its successor is not called")
 
 
 def test_a_keeper_calls_no_successor_where_somebody_else_is_starting_one(
@@ -159,9 +162,7 @@ def test_a_keeper_calls_no_successor_where_somebody_else_is_starting_one(
         fcntl.flock(starting, fcntl.LOCK_EX)
         worker.kill(keeper=False, worker=True)
         until_none(marker)
-        limit = time.monotonic() + 5
-        while is_alive(keeper):
-            assert time.monotonic() < limit
+        until(lambda: not is_alive(keeper), "the keeper is still alive")
     assert not called.exists()
 
 
@@ -213,13 +214,12 @@ def test_a_sweep_finds_all_when_worker_and_keeper_were_killed(
 
 def bare_daemons_are_listed(remains: Remains, marker: str) -> None:
     """Return when the keeper's list has everybody whom the cookie would not give away."""
-    limit = time.monotonic() + 10
-    while True:
+
+    def are_listed() -> bool:
         listed = {int(line.split()[0]) for line in remains.pids_path.read_text().split("\n")[1:-1]}
-        if listed >= {pid for pid in alive(marker) if not environ(pid)}:
-            return
-        assert time.monotonic() < limit
-        time.sleep(0.005)
+        return listed >= {pid for pid in alive(marker) if not environ(pid)}
+
+    until(are_listed, "they are not all listed")
 
 
 def environ(pid: int) -> bytes:
@@ -283,9 +283,8 @@ def test_a_program_whose_first_thread_ended_is_alive(marker: str) -> None:
     process.stdout.readline()
     known = identify(process.pid)
     assert known is not None
-    limit = time.monotonic() + 5
-    while b") Z" not in Path(f"/proc/{process.pid}/stat").read_bytes():
-        assert time.monotonic() < limit
+    stat = Path(f"/proc/{process.pid}/stat")
+    until(lambda: b") Z" in stat.read_bytes(), "its first thread has not ended")
     assert is_alive(known)
     process.kill()
     process.wait()

@@ -218,7 +218,7 @@ async def test_a_cancelled_caller_leaves_no_transaction_open(
     location, random = StoreLocation.of(folder), Random(7)
     interrupted = 0
     async with SqliteStore(location) as store:
-        with closing(sqlite3.connect(location.database, timeout=2, isolation_level=None)) as other:
+        with closing(sqlite3.connect(location.database, timeout=20, isolation_level=None)) as other:
             for n in range(200 * soak_factor):
                 if how == "task":
                     call = asyncio.create_task(store.open_project(ME, f"/srv/{n}", "shop"))

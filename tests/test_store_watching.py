@@ -28,7 +28,7 @@ from .support.waiting import wait_until
 pytestmark = pytest.mark.anyio
 
 FOREVER = 60.0
-SOON = 1.0
+SOON = 20.0
 """Far above what a wake-up takes (20 ms) and far below `FOREVER`: only a lost wake-up is between them."""
 
 
@@ -49,8 +49,16 @@ async def passed(
         return await watch.passed(known, timeout)
 
 
+async def watching(store: SessionStore, subject: Subject) -> asyncio.Task[bool]:
+    """A task that does so, when it has read how the session is now."""
+    has_read = anyio.Event()
+    task = asyncio.create_task(passed(store, subject, read=lambda _: has_read.set()))
+    await has_read.wait()
+    return task
+
+
 async def begun(*waits: asyncio.Task[bool]) -> None:
-    """Return when all of them wait; they have read their sessions by then."""
+    """Return a little later; all of them still wait then."""
     for _ in range(20):
         await anyio.sleep(0.002)
     assert not any(wait.done() for wait in waits)
@@ -63,22 +71,18 @@ async def subject(scene: Scene) -> Subject:
 
 @pytest.mark.parametrize("urgent", [False, True])
 @pytest.mark.parametrize("whose", ["own", "another's"])
-async def test_a_change_of_the_session_is_noticed_within_milliseconds(
+async def test_a_change_of_the_session_is_noticed(
     store: SessionStore, other: SessionStore, subject: Subject, whose: str, urgent: bool
 ) -> None:
-    delays: list[float] = []
     for percent in range(8):
         with store.watch(ME, subject.session_id) as watch:
             known = (await store.session(ME, subject.session_id)).revision
             waiting = asyncio.create_task(watch.passed(known, FOREVER, urgent=urgent))
             await begun(waiting)
             await change(store if whose == "own" else other, subject, percent)
-            changed = time.perf_counter()
-            assert await waiting
-            delays.append(time.perf_counter() - changed)
+            with anyio.fail_after(SOON):
+                assert await waiting
             assert (await store.session(ME, subject.session_id)).revision > known
-    assert max(delays) < SOON
-    assert min(delays) < 0.05
 
 
 @pytest.mark.parametrize("whose", ["own", "another's"])
@@ -86,7 +90,7 @@ async def test_what_happens_to_other_sessions_wakes_nobody(
     store: SessionStore, other: SessionStore, scene: Scene, subject: Subject, whose: str
 ) -> None:
     elsewhere = await scene.subject(Kind.RUNNING)
-    waiting = asyncio.create_task(passed(store, subject))
+    waiting = await watching(store, subject)
     await begun(waiting)
     for percent in range(20):
         await change(store if whose == "own" else other, elsewhere, percent)
@@ -104,7 +108,7 @@ async def test_what_was_committed_after_watching_began_is_never_missed(
     """Before the first wait, between two waits, and while a look for somebody else is under way."""
     elsewhere = await scene.subject(Kind.RUNNING)
     writer = store if whose == "own" else other
-    noisy = asyncio.create_task(passed(store, elsewhere))
+    noisy = await watching(store, elsewhere)
     for percent in range(0, 30, 2):
         with store.watch(ME, subject.session_id) as watch:
             known = (await store.session(ME, subject.session_id)).revision
@@ -182,7 +186,7 @@ async def test_who_is_cancelled_is_gone_and_the_others_wait_on(
     store: SessionStore, other: SessionStore, subject: Subject
 ) -> None:
     tasks_before = len(asyncio.all_tasks())
-    stays = asyncio.create_task(passed(store, subject))
+    stays = await watching(store, subject)
     for _ in range(20):
         leaving = [asyncio.create_task(passed(store, subject)) for _ in range(50)]
         await anyio.sleep(0.002)
@@ -201,7 +205,7 @@ async def test_who_waits_when_the_store_is_closed_finds_it_closed(
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
         opened = await stack.enter_async_context(open_store())
-        waits = [asyncio.create_task(passed(opened, subject)) for _ in range(3)]
+        waits = [await watching(opened, subject) for _ in range(3)]
         changes = asyncio.create_task(opened.wait_change(opened.changes(), FOREVER))
         await begun(*waits)
         await stack.aclose()
@@ -216,7 +220,7 @@ async def test_own_news_of_a_watched_session_need_no_look_at_others_commits(
     backend: Backend, store: SessionStore, subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend.look_rarely(monkeypatch)
-    waiting = asyncio.create_task(passed(store, subject))
+    waiting = await watching(store, subject)
     await begun(waiting)
     await store.note(subject.claim, [Note("line")])
     await begun(waiting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -313,10 +314,10 @@ async def test_a_poll_is_asked_for_a_tenth_late_at_most(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with task_client(place) as client:
-        task_id = (await client.start())["taskId"]
-        now = time.time()
+        task = await client.start()
+        task_id, begun = task["taskId"], datetime.fromisoformat(task["createdAt"]).timestamp()
         for seconds, wanted in ((20, 2000), (3600, 5000)):
-            monkeypatch.setattr(time, "time", lambda seconds=seconds: now + seconds)
+            monkeypatch.setattr(time, "time", lambda seconds=seconds: begun + seconds)
             assert abs((await client.get(task_id))["pollIntervalMs"] - wanted) < 100
 
 

@@ -248,6 +248,8 @@ async def test_a_waiting_cancel_gets_its_own_receipt_although_somebody_has_start
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(cancel)
+            while (await agent.call("bilt_get_session"))["status"] != "cancelling":
+                await anyio.lowlevel.checkpoint()
             await waiting(agent)
             await hand.stopped(claim, killed=7)
             await agent.start()  # before the one who waits has looked again

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -18,7 +19,7 @@ import pytest
 from anyio.abc import TaskGroup
 from mcp import Client
 
-from bilt_mcp.engine import LocalEngine
+from bilt_mcp.engine import LocalEngine, local
 from bilt_mcp.server import create_server
 from bilt_mcp.state import Session, SqliteStore, Status
 from bilt_mcp.tools import Desk, send_message
@@ -32,6 +33,7 @@ from .support.agents import still as still
 from .support.builds import ME, build_in
 from .support.places import Place
 from .support.places import place as place
+from .support.waiting import wait_until as until
 
 pytestmark = pytest.mark.anyio
 
@@ -117,7 +119,7 @@ async def test_what_has_been_told_is_never_taken_back_whoever_goes_on_with_the_c
 async def test_at_the_limit_the_status_is_the_one_of_then(
     agent: Agent, hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(send_message, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(send_message, "WAIT_SECONDS", 3)
     found: list[Json] = []
     session_id = await agent.session_id()
 
@@ -204,10 +206,11 @@ async def test_a_gate_whose_end_the_store_cannot_record_is_not_looked_at_all_the
 async def test_many_who_wait_ask_together_whether_the_worker_lives(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rung: list[float] = []
+    rung: list[int] = []
+    now = 1_000_000.0
 
     def ring(_: LocalEngine) -> None:
-        rung.append(time.monotonic())
+        rung.append(1)
 
     def start(*_: object) -> None:
         pass
@@ -216,18 +219,18 @@ async def test_many_who_wait_ask_together_whether_the_worker_lives(
     monkeypatch.setattr(LocalEngine, "_start_worker", start)
     async with SqliteStore(place.location) as store:
         engines = [LocalEngine(store, place.location, place.environ) for _ in range(5)]
-        began = time.monotonic()
-        while time.monotonic() - began < 1.5:
+        monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=lambda: now))
+        for _ in range(15):
             for engine in engines:
                 await engine.wake(news=False)
-            await anyio.sleep(0.01)
+            now += 0.1
         assert len(rung) == 2
         await engines[0].wake()
         assert len(rung) == 3, "news are never kept back"
 
 
 async def test_who_waits_sees_to_a_worker_every_two_seconds_and_reads_nothing_meanwhile(
-    agent: Agent, still: list[StillEngine], monkeypatch: pytest.MonkeyPatch
+    agent: Agent, hand: Hand, still: list[StillEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert held.LOOK_AGAIN_SECONDS <= 2.0
     monkeypatch.setattr(held, "LOOK_AGAIN_SECONDS", 0.02)
@@ -241,10 +244,13 @@ async def test_who_waits_sees_to_a_worker_every_two_seconds_and_reads_nothing_me
         return await read(*given)
 
     monkeypatch.setattr(SqliteStore, "session", session)
-    wakes = still[0].wakes
-    await agent.call("bilt_get_session", session_id=session_id, wait_seconds=1)
-    assert still[0].wakes - wakes >= 10
-    assert reads == 3, "at first, when the wait begins, and when it ends"
+    enough = still[0].wakes + 10
+    async with holding() as tasks:
+        wait = {"session_id": session_id, "wait_seconds": 45}
+        tasks.start_soon(partial(agent.call, "bilt_get_session", **wait))
+        await until(lambda: still[0].wakes >= enough, "it sees to a worker")
+        assert reads == 2, "at first, and when the wait begins"
+        await hand.claim()
 
 
 async def test_who_waits_alone_is_told_that_worker_and_keeper_were_killed(tmp_path: Path) -> None:
@@ -292,8 +298,8 @@ async def test_of_calls_that_were_cancelled_nothing_is_left_and_the_workflow_run
     tasks, objects = len(asyncio.all_tasks()), len(gc.get_objects())
     for _ in range(10):
         await cancelled(20)
+    await until(lambda: len(asyncio.all_tasks()) <= tasks, "the calls have ended")
     gc.collect()
-    assert len(asyncio.all_tasks()) <= tasks
     assert len(gc.get_objects()) - objects < 300, "a call that stays has dozens"
     found = await agent.call("bilt_get_session", session_id=session_id)
     assert (found["status"], found["workflow_id"]) == ("running", workflow_id)

