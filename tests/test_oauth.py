@@ -235,7 +235,9 @@ async def test_a_client_without_a_token_is_led_to_the_issuer(place: Place, issue
             asked = await gate.ask("GET", path)
             assert asked.status == 401
             url = f"https://bilt.example/.well-known/oauth-protected-resource{resource}"
-            assert asked.headers["www-authenticate"] == f'Bearer resource_metadata="{url}"'
+            scope = 'scope="bilt:read bilt:write"'
+            challenge = f'Bearer {scope}, resource_metadata="{url}"'
+            assert asked.headers["www-authenticate"] == challenge
             told = await gate.ask("GET", url.removeprefix("https://bilt.example"))
             assert told.status == 200
             assert told.json["resource"] == f"https://bilt.example{resource}"

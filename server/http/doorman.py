@@ -96,7 +96,7 @@ class Doorman:
 
     async def _by_token(self, tokens: Tokens, way: Way, secret: bytes, address: str) -> Entry:
         from .issuer_keys import IssuerUnavailable
-        from .oauth import SCOPES, TokenRefused
+        from .oauth import TokenRefused
 
         digest = hashlib.sha256(secret).digest()
         if digest not in self._known or self._has_failed(address):
@@ -111,7 +111,7 @@ class Doorman:
             if error.guessed:
                 await self.failed(address)
             if error.scope:
-                challenge = self._challenge(way, "insufficient_scope", " ".join(SCOPES))
+                challenge = self._challenge(way, "insufficient_scope")
                 raise Refused(403, "insufficient_scope", str(error), headers=challenge) from error
             raise self.unauthorized(way, str(error), "invalid_token") from error
         self._remember(digest)
@@ -188,9 +188,12 @@ class Doorman:
         hint = None if way.surface == "chat" else "Keys are made with: bilt-mcp keys create NAME"
         return Refused(401, "unauthorized", told, hint=hint, headers=headers)
 
-    def _challenge(self, way: Way, error: str | None, scope: str | None = None) -> dict[str, str]:
-        metadata = None
+    def _challenge(self, way: Way, error: str | None) -> dict[str, str]:
+        metadata = scope = None
         if self._tokens is not None:
+            from .oauth import SCOPES
+
+            scope = " ".join(SCOPES)
             below = "/mcp" if way.surface == "mcp" else ""
             metadata = f"{base_url(self._settings)}{METADATA}{below}"
         told = {"error": error, "scope": scope, "resource_metadata": metadata}
