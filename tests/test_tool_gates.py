@@ -22,7 +22,7 @@ from mcp_types import (
 from bilt_mcp.server import create_server
 from bilt_mcp.state import Caller
 
-from .support.agents import AGENT, UNKNOWN, Agent, Hand, Json
+from .support.agents import AGENT, UNKNOWN, Agent, Hand
 from .support.agents import agent as agent  # a fixture, like the next three
 from .support.agents import hand as hand
 from .support.agents import still as still
@@ -234,13 +234,14 @@ async def test_who_answers_too_late_learns_who_was_first(
         }
 
 
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 async def test_an_answer_that_fits_no_question_is_refused_and_changes_nothing(
-    place: Place, hand: Hand
+    place: Place, hand: Hand, mode: str
 ) -> None:
     place.workflow(SHIPPING)
     for content in (None, {}, {"confirm": "of course"}):
         odd = User(ElicitResult(action="accept", content=content))  # type: ignore[arg-type]
-        async with agent_of(place, odd, "legacy") as agent:
+        async with agent_of(place, odd, mode) as agent:
             session = await agent.call("bilt_get_session")
             if session["pending_action"] is None:
                 await at_the_gate(agent, hand)
@@ -249,10 +250,9 @@ async def test_an_answer_that_fits_no_question_is_refused_and_changes_nothing(
                 "session_id": session["session_id"],
                 "action_id": session["pending_action"]["action_id"],
             }
-            found: Json = {}
-            with contextlib.suppress(MCPError):
-                found = await agent.call("bilt_confirm_action", **at)
-            assert found.get("answer") is None
+            found = await agent.call("bilt_confirm_action", **at)
+            assert found["error"] == "Confirmation required"
+            assert "stays open" in found["details"]["message"]
             assert (await agent.call("bilt_get_session"))["pending_action"] is not None
 
 

@@ -14,7 +14,13 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, InputRequiredResult, ToolAnnotations
 from pydantic import ValidationError
 
-from bilt_mcp.state import BiltError, InvalidArguments, Problem, StoreUnavailable
+from bilt_mcp.state import (
+    BiltError,
+    ConfirmationRequired,
+    InvalidArguments,
+    Problem,
+    StoreUnavailable,
+)
 
 from .arguments import MOST
 from .desk import ToolContext
@@ -24,6 +30,11 @@ from .schemas import lean, output_schema
 
 log = logging.getLogger(__name__)
 
+_NO_ANSWER = (
+    "The client answered the question without content.confirm, true or false: nothing was decided, and the question "
+    "stays open. Call bilt_confirm_action once more; if that ends the same way, this client cannot ask: "
+    "bilt_get_session names the command that the user can run."
+)
 MAX_STRANGERS = 20
 """How many unknown arguments are named: a message may have half a million."""
 
@@ -106,6 +117,10 @@ def _failure_behind(error: ToolError, name: str) -> CallToolResult:
         return _failure(cause, name)
     if isinstance(cause, ValidationError):
         return failure(InvalidArguments([problem_of(found) for found in cause.errors()]))
+    if (
+        type(cause) is ToolError
+    ):  # no tool of ours raises it; the SDK does for an answer that fits no question
+        return failure(ConfirmationRequired(_NO_ANSWER))
     return _crashed(cause or error, name)
 
 

@@ -18,6 +18,15 @@ PLANTS: tuple[Plant, ...] = (
         "if False:",
     ),
     plant(
+        "gates: an answer that fits no question is told as a failure of ours",
+        within(
+            "tools/registry.py",
+            "test_tool_gates.py::test_an_answer_that_fits_no_question_is_refused_and_changes_nothing",
+        ),
+        "if type(cause) is ToolError:",
+        "if False:",
+    ),
+    plant(
         "gates: a client that cannot ask gets the protocol's error",
         within("tools/gate.py", "test_tool_gates"),
         "    if not can_ask(ctx):\n",
