@@ -356,6 +356,9 @@ async def test_an_unknown_path_is_told_only_to_who_has_a_key(place: Place) -> No
         assert (await gate.ask("GET", "/nothing")).status == 401
         found = await gate.ask("GET", "/nothing", bearer(key))
         assert (found.status, found.json["code"]) == (404, "not_found")
+        beside = await gate.ask("GET", "/mcp/", bearer(key))
+        assert beside.status == 404
+        assert "The path of MCP is /mcp" in beside.json["error"]["message"]
         wrong = await gate.ask("POST", "/v1/drip", bearer(key))
         assert (wrong.status, wrong.json["code"]) == (405, "method_not_allowed")
 

@@ -90,7 +90,9 @@ def response(refused: Refused, surface: Surface, request_id: str) -> Response:
     server = "server" if refused.status >= 500 else "request"
     about["reasonClass"] = _REASONS.get(refused.status, server)
     if surface == "mcp":
-        told = " ".join(filter(None, (refused.message, refused.hint)))
+        told = refused.message
+        if refused.hint is not None:
+            told = f"{told.removesuffix('.')}. {refused.hint}"
         headers = refused.headers
         return rpc_error(refused.status, SERVER_ERROR, told, data=about, headers=headers)
     body = {"error": refused.message, **about}

@@ -242,7 +242,7 @@ class _Passage:
         except BiltError as error:
             await self._fail(refused(error))
         except HTTPException as error:
-            await self._fail(_of_http(error))
+            await self._fail(_of_http(error, self._way))
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             await self._fail(crashed(error))
 
@@ -352,7 +352,9 @@ def _check_content_type(head: Head, announced: int | None) -> None:
     raise Refused(415, "unsupported_media_type", told)
 
 
-def _of_http(error: HTTPException) -> Refused:
+def _of_http(error: HTTPException, way: Way) -> Refused:
     codes = {404: "not_found", 405: "method_not_allowed"}
     code = codes.get(error.status_code, "invalid_request")
-    return Refused(error.status_code, code, error.detail, headers=error.headers)
+    is_beside = way.surface == "mcp" and error.status_code == 404
+    hint = "The path of MCP is /mcp, without a slash behind it." if is_beside else None
+    return Refused(error.status_code, code, error.detail, hint=hint, headers=error.headers)
