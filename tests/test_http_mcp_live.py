@@ -274,6 +274,24 @@ async def test_a_person_who_answers_past_the_rate_is_heard(place: Place, hand: H
             assert told["answer"] == "confirmed"
 
 
+async def test_a_question_that_nobody_will_answer_does_not_hold_up_the_end(
+    place: Place, hand: Hand, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site_at(place) as site:
+        async with site.agent() as alice:
+            of = await at_gate(alice, place, hand)
+        async with site.wire() as wire:
+            await wire.handshake(elicitation={})
+            params = {"name": "bilt_confirm_action", "arguments": of}
+            call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+            asking = wire.http.stream("POST", wire.url, json=call, headers=wire.headers())
+            async with asking as asked:
+                async for line in asked.aiter_lines():
+                    if "elicitation/create" in line:
+                        break
+    assert "gave up" not in caplog.text  # each would have cost seconds
+
+
 async def at_gate(agent: Agent, place: Place, hand: Hand) -> dict[str, Any]:
     """Start a workflow that asks at once; the arguments of the answer."""
     place.workflow(DEPLOYING)

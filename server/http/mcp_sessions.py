@@ -95,7 +95,13 @@ class Sessions:
     async def open(self) -> AsyncGenerator[Self]:
         """Serve; to be entered and left by one task, once."""
         async with self._manager.run():
-            yield self
+            try:
+                yield self
+            finally:
+                # Or each that has put a question to its client holds up the end for six seconds.
+                with anyio.CancelScope(shield=True):
+                    for name in list(self._sessions):
+                        await self._end(name)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; its Host, Origin and credential were looked at."""
@@ -127,7 +133,7 @@ class Sessions:
         beginning = True
         self._beginning += 1
         if len(self._sessions) + self._beginning > MOST_SESSIONS:
-            await self._end_idle(scope)
+            await self._end_idle()
 
         async def note(message: Message) -> None:
             nonlocal beginning
@@ -218,16 +224,21 @@ class Sessions:
             if not session.users and session.used_at < ended:
                 del self._sessions[name]
 
-    async def _end_idle(self, scope: Scope) -> None:
+    async def _end_idle(self) -> None:
         """End the session that was idle for longest, if one is."""
         idle = [found for found in self._sessions.items() if not found[1].users]
         if not idle:
             return
-        name = min(idle, key=lambda found: found[1].used_at)[0]
+        await self._end(min(idle, key=lambda found: found[1].used_at)[0])
+
+    async def _end(self, name: str) -> None:
+        """End a session as its client would."""
         del self._sessions[name]
-        ending = {
-            **scope,
+        ending: Scope = {
+            "type": "http",
             "method": "DELETE",
+            "path": "/",
+            "query_string": b"",
             "headers": [(MCP_SESSION_ID_HEADER.encode(), name.encode())],
         }
         await self._manager.handle_request(ending, again(b"", _never), _nobody)
