@@ -5,7 +5,9 @@ from __future__ import annotations
 from .plant import Plant, plant, within
 
 KILL = "test_proof_kill.py::test_nothing_acknowledged_is_lost_when_any_process_of_ours_is_killed"
-TOLD = "test_proof_kill.py::test_the_loss_of_a_worker_is_told_although_nobody_asks"
+TOLD = (
+    "test_proof_kill.py::test_the_loss_of_a_worker_is_told_within_two_seconds_although_nobody_asks"
+)
 CLIENTS = (
     "test_proof_clients.py::test_sixteen_clients_meet_no_locked_store_and_none_of_them_starves"
 )
