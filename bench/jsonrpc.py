@@ -50,6 +50,7 @@ class StdioClient:
                 cwd=cwd,
                 env={**given, **(env or {})},
                 bufsize=0,
+                process_group=0,  # Ctrl-C in a terminal is for us
             )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -63,12 +63,18 @@ def bilt_toml() -> str:
 def scratch() -> Generator[Path]:
     """A folder with a project and a place for a store; removed when nothing uses it any more."""
     folder = Path(tempfile.mkdtemp(prefix="bilt-bench-"))
+    patience = (
+        0.0  # whoever interrupts it, or sees it fail, need not wait until what is idle leaves
+    )
     try:
         make_project(folder / "project")
         yield folder
+        patience = PATIENCE_SECONDS
     finally:
-        leave(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            leave(folder, patience=patience)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_project(project: Path) -> None:
@@ -90,13 +96,15 @@ def leave(place: Path, *, patience: float = PATIENCE_SECONDS) -> None:
 
     try:
         until(gone, "the background processes leave by themselves", patience, 0.02)
-    except TimeoutError:
+    except (TimeoutError, KeyboardInterrupt) as error:
         # It was asked not to wait, or a round failed in the middle and something still runs. On TERM a worker stops
         # it and goes.
         for process in bearers(str(place)):
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
         until(gone, "the background processes leave when they are told to", 30, 0.02)
+        if isinstance(error, KeyboardInterrupt):
+            raise
 
 
 def _is_held(lock: Path) -> bool:

@@ -14,8 +14,8 @@ DESCRIPTION = """\
 Measures bilt-mcp on this machine as its users meet it: real servers over real stdio, a real worker, real steps.
 
 Each figure stands beside a floor: the least that could do the same, measured in the same run. Floor and ours take
-turns, so that a busy machine hits both, and percentiles are of all samples. Nothing is left behind: it works in a
-temporary folder with a store of its own.
+turns, so that a busy machine hits both, and percentiles are of all samples. Nothing is left behind, also when it is
+interrupted: it works in a temporary folder with a store of its own.
 """
 NAMES = ("warm", "cold", "cancel", "start", "beside", "calls", "store", "output", "waiting", "http")
 
@@ -41,13 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"bilt-mcp bench: cannot write {given.json}: {error.strerror}", file=sys.stderr)
             return 2
     # Only now: what measures needs what only Linux has.
-    from .machine import load, machine
-    from .measure import FULL, QUICK, SMOKE, measure
+    from .interrupts import interrupted_once
 
-    facts = machine()
-    count = SMOKE if given.smoke else QUICK if given.quick else FULL
     try:
-        rows = measure(set(given.only or NAMES), count)
+        with interrupted_once():
+            from .machine import load, machine
+            from .measure import FULL, QUICK, SMOKE, measure
+
+            facts = machine()
+            count = SMOKE if given.smoke else QUICK if given.quick else FULL
+            rows = measure(set(given.only or NAMES), count)
     except KeyboardInterrupt:
         print("interrupted; what was started is stopped", file=sys.stderr)
         return 130

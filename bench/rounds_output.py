@@ -82,23 +82,29 @@ def measure_lines(product: Product, count: int) -> list[Row]:
         env={**os.environ, "BILT_MESSAGE": message},
         cwd=product.project,
         text=True,
+        process_group=0,
     )
     reader = threading.Thread(target=_read_floor, args=(floor, row.floor))
     reader.start()
-    product.send(message)
-    deadline = time.monotonic() + 60 + count
-    while len(row.ours) < count:
-        page = product.messages(after)
-        read = now()
-        after = page["next_after"]
-        for found in page["messages"]:
-            if found["variant"] == "log":
-                row.ours += [(read - at) / MS for at in _moments(found["content"])]
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"of {count} lines {len(row.ours)} could be read")
-        time.sleep(READ_EVERY_SECONDS)
-    reader.join()
-    floor.wait()
+    try:
+        product.send(message)
+        deadline = time.monotonic() + 60 + count
+        while len(row.ours) < count:
+            page = product.messages(after)
+            read = now()
+            after = page["next_after"]
+            for found in page["messages"]:
+                if found["variant"] == "log":
+                    row.ours += [(read - at) / MS for at in _moments(found["content"])]
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"of {count} lines {len(row.ours)} could be read")
+            time.sleep(READ_EVERY_SECONDS)
+    except BaseException:
+        floor.kill()
+        raise
+    finally:
+        reader.join()
+        floor.wait()
     product.finish()
     return [row]
 

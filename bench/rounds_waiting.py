@@ -106,7 +106,7 @@ class Poller:
 
     def __init__(self, location: StoreLocation) -> None:
         argv = (sys.executable, "-I", "-S", "-c", POLLER, str(location.database))
-        self._process = subprocess.Popen(argv, stdin=-1, stdout=-1, bufsize=0)
+        self._process = subprocess.Popen(argv, stdin=-1, stdout=-1, bufsize=0, process_group=0)
         self.pid = self._process.pid
 
     def look(self) -> None:

@@ -123,6 +123,7 @@ def _started(argv: Sequence[str], folder: Path, keys: Sequence[str] = ()) -> Gen
             stderr=errors,
             cwd=folder,
             env=given,
+            process_group=0,  # Ctrl-C in a terminal is for us
         )
     try:
         yield Starting(process, log, keys)

@@ -89,4 +89,10 @@ PLANTS: tuple[Plant, ...] = (
         "            if ours:\n                await store.note(",
         "            if ours:\n                store.note(",
     ),
+    plant(
+        "bench: what is told to end leaves its builds running",
+        within("bench/interrupts.py", "test_bench_interrupted"),
+        "_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)",
+        "_SIGNALS = (signal.SIGINT, signal.SIGHUP)",
+    ),
 )
