@@ -68,19 +68,11 @@ class DecisionVerbs(SharedWrites):
         if workflow_id not in (None, session["w_id"]):
             # Another one has been started since, so this one is final.
             raise _cannot_cancel(workflow_row(c, account, workflow_id))
-        if key is not None:
-            sql = """SELECT w.id FROM idempotency AS i JOIN workflow AS w ON w.n = i.workflow
-                     WHERE i.session = :session AND i.key = :key AND i.digest = 'cancel'"""
-            before = one(c, sql, session=session["s_n"], key=key)
-            if before is not None:
-                found = workflow_row(c, account, before["id"])
-                return Cancelled(workflow_of(found, self._clock), True)
+        before = decided_before(c, session, key, "cancel")
+        if before is not None:
+            return Cancelled(workflow_of(before, self._clock), True)
         joined = self._decide(c, session, reason, by)
-        if key is not None:
-            c.execute(
-                "INSERT INTO idempotency (session, key, digest, workflow) VALUES (?, ?, 'cancel', ?)",
-                (session["s_n"], key, session["w_n"]),
-            )
+        keep_key(c, session, key, "cancel")
         after = session_row(c, account, session_id)
         return Cancelled(newest_of(session_of(after, self._clock)), joined)
 
@@ -127,12 +119,20 @@ class DecisionVerbs(SharedWrites):
         return await self._read(look)
 
     async def request_pause(
-        self, account: str, session_id: str, by: Caller, reason: str | None = None
+        self,
+        account: str,
+        session_id: str,
+        by: Caller,
+        reason: str | None = None,
+        key: str | None = None,
     ) -> Workflow:
         """See `SessionStore.request_pause`."""
 
         def ask(c: sqlite3.Connection) -> Row:
             session = session_row(c, account, session_id)
+            before = decided_before(c, session, key, "pause")
+            if before is not None:
+                return before
             asked = one(
                 c,
                 """UPDATE workflow SET pause_requested = 1
@@ -146,15 +146,21 @@ class DecisionVerbs(SharedWrites):
                 )
             told = f"Pause before the next step asked by {by}.{because(reason)}"
             self._record(c, session, "pause", by, reason)
+            keep_key(c, session, key, "pause")
             return self._decided(c, session, told)
 
-        return newest_of(session_of(await self._write(ask), self._clock))
+        return workflow_of(await self._write(ask), self._clock)
 
-    async def resume(self, account: str, session_id: str, by: Caller) -> Workflow:
+    async def resume(
+        self, account: str, session_id: str, by: Caller, key: str | None = None
+    ) -> Workflow:
         """See `SessionStore.resume`."""
 
         def go_on(c: sqlite3.Connection) -> Row:
             session = session_row(c, account, session_id)
+            before = decided_before(c, session, key, "resume")
+            if before is not None:
+                return before
             if session["g_id"] is not None:
                 raise ConfirmationRequired(
                     "The workflow waits for a person's answer; resuming is not approving. Ask the person to run "
@@ -168,9 +174,10 @@ class DecisionVerbs(SharedWrites):
                     current_status=session["status"] or "idle",
                 )
             self._record(c, session, "resume", by)
+            keep_key(c, session, key, "resume")
             return self._decided(c, session, f"Resumed by {by}.")
 
-        return newest_of(session_of(await self._write(go_on), self._clock))
+        return workflow_of(await self._write(go_on), self._clock)
 
     def _decided(self, c: sqlite3.Connection, session: Row, told: str) -> Row:
         self._append(c, session["s_n"], session["w_n"], [Note(told, "info")])
@@ -184,6 +191,30 @@ def newest_of(session: Session) -> Workflow:
     """The workflow of a session that has one."""
     assert session.workflow is not None
     return session.workflow
+
+
+def decided_before(c: sqlite3.Connection, session: Row, key: str | None, what: str) -> Row | None:
+    """The workflow that the request of this key was about, when it came before and did the same."""
+    if key is None:
+        return None
+    before = one(
+        c,
+        """SELECT w.id FROM idempotency AS i JOIN workflow AS w ON w.n = i.workflow
+           WHERE i.session = :session AND i.key = :key AND i.digest = :what""",
+        session=session["s_n"],
+        key=key,
+        what=what,
+    )
+    return None if before is None else workflow_row(c, session["account"], before["id"])
+
+
+def keep_key(c: sqlite3.Connection, session: Row, key: str | None, what: str) -> None:
+    """Note what the request of this key did, for `decided_before`."""
+    if key is not None:
+        c.execute(
+            "INSERT INTO idempotency (session, key, digest, workflow) VALUES (?, ?, ?, ?)",
+            (session["s_n"], key, what, session["w_n"]),
+        )
 
 
 def run_again(

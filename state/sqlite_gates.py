@@ -8,9 +8,17 @@ from .driver import sqlite3
 from .errors import NothingToConfirm, StoreUnavailable
 from .models import Caller, DeployState, Session, Stopped, Workflow
 from .sqlite_base import Row, one
-from .sqlite_decisions import DecisionVerbs, because, newest_of, run_again, true_state
+from .sqlite_decisions import (
+    DecisionVerbs,
+    because,
+    decided_before,
+    keep_key,
+    newest_of,
+    run_again,
+    true_state,
+)
 from .sqlite_lookup import session_row
-from .sqlite_rows import quoted, session_of, stopped_text
+from .sqlite_rows import quoted, session_of, stopped_text, workflow_of
 from .transitions import Event, Status, sources
 
 _CLOCK = Caller("nobody", "clock")
@@ -38,16 +46,21 @@ class GateVerbs(DecisionVerbs):
         action_id: str,
         by: Caller,
         reason: str | None = None,
+        key: str | None = None,
     ) -> Workflow:
         """See `SessionStore.decline`."""
 
         def no(c: sqlite3.Connection) -> Row:
+            before = decided_before(c, session_row(c, account, session_id), key, "decline")
+            if before is not None:
+                return before
             session = self._at_gate(c, account, session_id, action_id)
             self._record(c, session, "decline", by, reason)
+            keep_key(c, session, key, "decline")
             told = f"declined by {by}"
             return self._say_no(c, session, by, told, because(reason))
 
-        return newest_of(session_of(await self._write(no), self._clock))
+        return workflow_of(await self._write(no), self._clock)
 
     async def _expire(self, row: Row) -> Row:
         """A row of `SESSION_QUERY` as it is when a gate whose time is up counts as declined."""

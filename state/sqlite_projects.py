@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
 from .access import limited_to
 from .driver import sqlite3
@@ -18,6 +18,7 @@ MOST_PROJECTS = 200
 """How many are listed."""
 CREATED_AN_HOUR = 10
 HOUR_MS = 3_600_000
+_BY_KEY = UUID("6d0e31a5-6b0b-4c5f-9a57-0a1c3e5f7d42")
 
 
 class ProjectVerbs(SharedWrites):
@@ -64,24 +65,29 @@ class ProjectVerbs(SharedWrites):
         *,
         description: str = "",
         visibility: Visibility = "public",
+        key: str | None = None,
     ) -> Project:
         """See `SessionStore.create_project`."""
         _refuse_limited(account)
+        # Made of the key, so that a request that comes again knows what it made.
+        project_id = str(uuid4() if key is None else uuid5(_BY_KEY, f"{account} {key}"))
 
         def create(c: sqlite3.Connection) -> Row:
             taken = one(
                 c,
-                "SELECT 1 FROM project WHERE account = :a AND (name = :name OR root = :root)",
+                "SELECT * FROM project WHERE account = :a AND (name = :name OR root = :root)",
                 a=account,
                 name=name,
                 root=root,
             )
+            if taken is not None and taken["id"] == project_id:
+                return taken
             if taken is not None:
                 raise ProjectAlreadyExists(
                     f"There is a project {name} already. Choose another name, or find it with bilt_list_projects."
                 )
             self._refuse_too_many(c, account)
-            row = self._insert_project(c, account, root, name, description, visibility)
+            row = self._insert_project(c, account, root, name, description, visibility, project_id)
             c.execute(
                 """INSERT INTO audit (at, account, action, project, principal, client, surface)
                    VALUES (?, ?, 'create_project', ?, ?, ?, ?)""",
@@ -129,13 +135,14 @@ class ProjectVerbs(SharedWrites):
         name: str,
         description: str = "",
         visibility: Visibility = "public",
+        project_id: str | None = None,
     ) -> Row:
         row = one(
             c,
             """INSERT INTO project (id, account, root, name, description, visibility, created_at, updated_at)
                VALUES (:id, :account, :root, :name, :description, :visibility, :now, :now)
                ON CONFLICT (account, root) DO UPDATE SET root = excluded.root RETURNING *""",
-            id=str(uuid4()),
+            id=project_id or str(uuid4()),
             account=account,
             root=root,
             name=name,

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from .decisions import DecisionStore
 from .history import History, IdKind
 from .invocations import InvocationStore
 from .models import (
     UNNAMED,
     AuditEntry,
     Caller,
-    Cancelled,
     Claim,
     Failure,
     LostWorkflow,
@@ -34,7 +34,7 @@ from .timeline import TimelineStore
 from .transitions import Status
 
 
-class SessionStore(InvocationStore, TimelineStore, Protocol):
+class SessionStore(DecisionStore, InvocationStore, TimelineStore, Protocol):
     """Where sessions, workflows and messages live, and where every race is decided.
 
     Rules that hold for every verb:
@@ -80,10 +80,12 @@ class SessionStore(InvocationStore, TimelineStore, Protocol):
         *,
         description: str = "",
         visibility: Visibility = "public",
+        key: str | None = None,
     ) -> Project:
         """A new project in folder `root`. It and what `make` does to the disk happen together, or neither.
 
-        `make` may be called again for the same project. Raises `ProjectAlreadyExists` when the account has one of
+        `make` may be called again for the same project. A `key` that came before with the same name answers with the
+        project that it made then, and changes nothing. Raises `ProjectAlreadyExists` when the account has one of
         this name or in this folder, `RateLimitExceeded` after ten within an hour, and whatever `make` raises.
         """
         ...
@@ -142,62 +144,10 @@ class SessionStore(InvocationStore, TimelineStore, Protocol):
         """
         ...
 
-    async def cancel(
-        self,
-        account: str,
-        session_id: str,
-        reason: str | None,
-        by: Caller,
-        key: str | None = None,
-        *,
-        workflow_id: str | None = None,
-    ) -> Cancelled:
-        """Decide that the session's workflow will be cancelled; where one of its own is named, that or none.
-
-        `pending` and `paused`, and `running` while no worker holds it, become `cancelled` at once, with a verified
-        receipt of nothing killed. `running` becomes `cancelling`: the worker that holds it kills and reports
-        `stopped`. In `cancelling` this joins the first cancel and changes nothing. `by` names who asked, for the
-        history. A `key` that came before in this session answers for the workflow that it cancelled then, and changes
-        nothing. Raises `SessionNotFound`, and `CannotCancel` (details `current_status`).
-        """
-        ...
-
     async def steps_done(self, account: str, session_id: str) -> Sequence[str]:
         """The names of the steps of the session's newest workflow that ended well, in their order.
 
         Raises `SessionNotFound`.
-        """
-        ...
-
-    async def request_pause(
-        self, account: str, session_id: str, by: Caller, reason: str | None = None
-    ) -> Workflow:
-        """Ask that the workflow stop before its next step; `pending` and `running` only. Raises `CannotPause`."""
-        ...
-
-    async def resume(self, account: str, session_id: str, by: Caller) -> Workflow:
-        """End a requested pause. Raises `CannotResume`, and `ConfirmationRequired` at a gate."""
-        ...
-
-    async def confirm(self, account: str, session_id: str, action_id: str, by: Caller) -> Workflow:
-        """Say yes to the open gate `action_id`.
-
-        Raises `NothingToConfirm` when it is not open (any more): its details say how it was answered, and by whom.
-        """
-        ...
-
-    async def decline(
-        self,
-        account: str,
-        session_id: str,
-        action_id: str,
-        by: Caller,
-        reason: str | None = None,
-    ) -> Workflow:
-        """Say no to the open gate `action_id`.
-
-        The workflow is cancelled, or goes on without the step when it says `on_decline = "skip"`. Raises
-        `NothingToConfirm`.
         """
         ...
 

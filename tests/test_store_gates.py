@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 import pytest
 
 from bilt_mcp.state import (
+    AuditEntry,
     Caller,
+    CannotResume,
     MessageQuery,
     NothingToConfirm,
     Plan,
     ProjectAlreadyExists,
     RateLimitExceeded,
+    Session,
     SessionNotFound,
     SessionStore,
     StoreUnavailable,
+    Workflow,
 )
 
 from .store_contract import (
@@ -185,6 +190,38 @@ async def test_an_answer_to_a_gate_is_audited_with_its_reason(scene: Scene) -> N
     await scene.store.confirm(ME, said_yes.session_id, said_yes.action_id, ANN)
     (*_, last) = await scene.store.audit(ME, said_yes.session_id)
     assert (last.action, last.caller) == ("confirm", ANN)
+
+
+# -- requests that come again ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verb", "kind"), [("pause", Kind.RUNNING), ("resume", Kind.PAUSED), ("decline", Kind.GATED)]
+)
+async def test_a_decision_that_comes_again_answers_for_the_same_workflow_and_changes_nothing(
+    scene: Scene, verb: str, kind: Kind
+) -> None:
+    subject = await scene.subject(kind)
+    at = (ME, subject.session_id)
+
+    async def decide(key: str) -> Workflow:
+        if verb == "pause":
+            return await scene.store.request_pause(*at, ANN, "why", key)
+        if verb == "resume":
+            return await scene.store.resume(*at, ANN, key)
+        return await scene.store.decline(*at, subject.action_id, ANN, "why", key)
+
+    async def seen() -> tuple[Session, Sequence[AuditEntry]]:
+        return await scene.look(subject), await scene.store.audit(*at)
+
+    first = await decide("a key")
+    before = await seen()
+    again = await decide("a key")
+    assert (again.id, again.status) == (first.id, first.status)
+    assert await seen() == before
+    if verb != "pause":
+        with pytest.raises((CannotResume, NothingToConfirm)):
+            await decide("another key")
 
 
 # -- new projects ----------------------------------------------------------------------------------

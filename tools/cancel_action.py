@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .arguments import ActionId, Reason, SessionId
-from .desk import ToolContext, caller_of, desk_of
+from .desk import ToolContext, caller_of, desk_of, key_of
 from .gate import answered, settled
 from .registry import ToolSpec
 from .results import ActionResult
@@ -17,7 +17,9 @@ async def bilt_cancel_action(
     The workflow is then cancelled, or goes on without the step where bilt.toml says so.
     """
     desk = await desk_of(ctx)
-    no = desk.store.decline(desk.account, session_id, action_id, caller_of(ctx), reason or None)
+    no = desk.store.decline(
+        desk.account, session_id, action_id, caller_of(ctx), reason or None, key_of(ctx)
+    )
     workflow = await settled(desk, no)
     return answered(action_id, workflow, yes=False, said="The step will not run.")
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from bilt_mcp.state import PermissionDenied, limited_to
 
 from .arguments import NAME, Text
-from .desk import ToolContext, caller_of, desk_of
+from .desk import ToolContext, caller_of, desk_of, key_of
 from .registry import ToolSpec
 from .results import ProjectResult, project_result
 
@@ -40,6 +40,7 @@ async def bilt_create_project(
         new.make,
         description=description,
         visibility="private" if visibility == "PRIVATE" else "public",
+        key=key_of(ctx),
     )
     return project_result(project)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .arguments import Reason, SessionId
-from .desk import ToolContext, caller_of, desk_of
+from .desk import ToolContext, caller_of, desk_of, key_of
 from .gate import settled
 from .registry import ToolSpec
 from .results import PausedResult
@@ -17,7 +17,9 @@ async def bilt_pause_workflow(
     Go on with bilt_resume_workflow. To stop what runs now use bilt_cancel_workflow.
     """
     desk = await desk_of(ctx)
-    asked = desk.store.request_pause(desk.account, session_id, caller_of(ctx), reason or None)
+    asked = desk.store.request_pause(
+        desk.account, session_id, caller_of(ctx), reason or None, key_of(ctx)
+    )
     workflow = await settled(desk, asked)
     return PausedResult(
         session_id=session_id,

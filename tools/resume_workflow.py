@@ -5,7 +5,7 @@ from __future__ import annotations
 from bilt_mcp.state import ConfirmationRequired, iso_now
 
 from .arguments import SessionId
-from .desk import ToolContext, caller_of, desk_of
+from .desk import ToolContext, caller_of, desk_of, key_of
 from .gate import only_a_person, settled
 from .registry import ToolSpec
 from .results import ResumedResult
@@ -18,7 +18,7 @@ async def bilt_resume_workflow(ctx: ToolContext, session_id: SessionId) -> Resum
     """
     desk = await desk_of(ctx)
     try:
-        resumed = desk.store.resume(desk.account, session_id, caller_of(ctx))
+        resumed = desk.store.resume(desk.account, session_id, caller_of(ctx), key_of(ctx))
         workflow = await settled(desk, resumed)
     except ConfirmationRequired as refused:
         session = await desk.store.session(desk.account, session_id)
