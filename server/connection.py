@@ -18,6 +18,7 @@ from mcp_types import (
 )
 
 from .framing import NoMessage, brief, parse
+from .questions import Questions
 
 LAST_ANSWERS_SECONDS = 0.25
 """After the end of the input, how long answers to what came before are waited for."""
@@ -73,6 +74,7 @@ class Connection:
         self._sending = anyio.Lock()
         self._over = anyio.CancelScope()
         self._muted: set[RequestId] = set()
+        self._questions = Questions()
 
     def key_of(self, request_id: RequestId) -> str | None:
         """What tells this very request from all others, also when it is asked again of another process.
@@ -113,7 +115,11 @@ class Connection:
             self._expect(message, line)
             await self._to_server.send(SessionMessage(message))
             return
-        await self._to_server.send(SessionMessage(message))
+        known: JSONRPCMessage | None = message
+        if isinstance(message, JSONRPCResponse | JSONRPCError):
+            known = self._questions.answered(message)
+        if known is not None:
+            await self._to_server.send(SessionMessage(known))
         keep = getattr(message, "method", "") == "notifications/initialized"
         if isinstance(message, JSONRPCNotification):
             await self._forget_cancelled(message)
@@ -148,6 +154,7 @@ class Connection:
                     return
 
     async def _answer(self, message: JSONRPCMessage) -> None:
+        message = self._questions.asked(message)
         number, keep = 0, False
         if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id is not None:
             if message.id in self._muted:
