@@ -21,7 +21,10 @@ from .framing import NoMessage, brief, parse
 from .questions import Questions
 
 LAST_ANSWERS_SECONDS = 0.25
-"""After the end of the input, how long answers to what came before are waited for."""
+"""After the end of the input, how long the next answer to what came before is waited for."""
+
+MOST_OPEN = 1000
+"""Requests of a client that wait for their answers before no more are read: he may not be reading."""
 
 RequestId = str | int
 
@@ -100,10 +103,18 @@ class Connection:
         async with self._to_server:
             async for line in self._end.lines():
                 await self._pass_on(line)
-            with anyio.move_on_after(LAST_ANSWERS_SECONDS):
-                while self._open:
-                    self._answered = anyio.Event()
-                    await self._answered.wait()
+                while len(self._open) >= MOST_OPEN:
+                    await self._one_more_answer()
+            while left := len(self._open):
+                with anyio.move_on_after(LAST_ANSWERS_SECONDS):
+                    while len(self._open) >= left:
+                        await self._one_more_answer()
+                if len(self._open) >= left:
+                    return
+
+    async def _one_more_answer(self) -> None:
+        self._answered = anyio.Event()
+        await self._answered.wait()
 
     async def _pass_on(self, line: Line) -> None:
         try:
