@@ -29,6 +29,8 @@ KEEP = 16
 """The line of this number belongs to the handshake: the next resident must get it as `KEPT`."""
 LOG = 17
 """Text for the client's log, which is standard error."""
+END = 18
+"""The client has closed its end and was told what there was to tell: what is unanswered stays so."""
 
 HEAD_BYTES = 9
 MAX_BYTES = 64 * 1024 * 1024

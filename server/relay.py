@@ -80,6 +80,7 @@ class Relay:
         self._frames = Frames()
         self._losses = 0
         self._half_closed = False
+        self._all_said = False
         self._socket: _socket.socket | None = None
         self._out: _socket.socket | None = None
         if stat.S_ISSOCK(os.fstat(1).st_mode):
@@ -115,15 +116,12 @@ class Relay:
                 self._half_closed = True
                 resident.shutdown(_socket.SHUT_WR)
             ready = self._wait(number)
-            try:
-                if ready.get(number, 0) & select.POLLOUT:
-                    del self._to_resident[: resident.send(self._to_resident[:MOST_WAITING])]
-                if ready.get(number, 0) & ~select.POLLOUT and not self._receive(resident):
-                    self._losses += 1
-                    return not self._backlog.ended
-            except (ConnectionError, NotAFrame):
+            if ready.get(number, 0) & select.POLLOUT:
+                self._send(resident)
+            if ready.get(number, 0) & ~select.POLLOUT and not self._receive(resident):
                 self._losses += 1
-                return not self._backlog.ended
+                # Whoever has gone, and was told all that there was to tell, needs no other one.
+                return not self._backlog.ended or bool(self._backlog.open and not self._all_said)
             if ready.get(1, 0) and not self._write():
                 return False
             if ready.get(0, 0):
@@ -139,16 +137,30 @@ class Relay:
         poll.register(resident, wanted | (select.POLLOUT if self._to_resident else 0))
         return dict(poll.poll())
 
+    def _send(self, resident: _socket.socket) -> None:
+        try:
+            del self._to_resident[: resident.send(self._to_resident[:MOST_WAITING])]
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            self._to_resident.clear()  # what it has said before its end is still to be read
+
     def _receive(self, resident: _socket.socket) -> bool:
+        """Take what the resident says; False when there is no more."""
         try:
             data = resident.recv(READ_BYTES)
+            found = self._frames.feed(data)
         except BlockingIOError:
             return True
+        except (ConnectionError, NotAFrame):
+            return False
         backlog = self._backlog
-        for kind, number, payload in self._frames.feed(data):
+        for kind, number, payload in found:
             if kind == kinds.LOG:
                 _log(payload)
                 continue
+            if kind == kinds.END:
+                self._all_said = True
             self._to_client += payload
             if kind == kinds.KEEP:
                 backlog.keep(number)

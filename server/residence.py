@@ -52,6 +52,10 @@ class JoinedEnd:
             raise NotAFrame
         return unpack(payload)
 
+    async def end(self) -> None:
+        """Say that nothing more is to come."""
+        await self._write(frame(kinds.END, 0))
+
     async def answer_hello(self, welcome: bool) -> None:
         """Say whether we serve it."""
         await self._write(frame(kinds.WELCOME if welcome else kinds.REFUSED, 0))
@@ -178,3 +182,4 @@ class Residence:
         async with traced(config.environ):
             await end.answer_hello(True)
             await connection.run(server)
+        await end.end()
