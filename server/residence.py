@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
+import resource
 from collections import deque
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
 from bilt_mcp.tools import build_tools
 
@@ -26,6 +26,9 @@ log = logging.getLogger("bilt_mcp.server")
 
 HELLO_SECONDS = 10.0
 READ_BYTES = 1 << 16
+BREATH_SECONDS = 0.1
+WATCH_SECONDS = 2.0
+SPARE_DESCRIPTORS = 128
 MOST_LOGGED = 100
 """Lines for the log of one client that wait for its next answer; older ones are only in the resident's own."""
 
@@ -93,6 +96,12 @@ class JoinedEnd:
             raise BrokenPipeError from error
 
 
+def most_clients() -> int:
+    """How many are served at a time, so that descriptors are left for what they ask."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(most // 2, most - SPARE_DESCRIPTORS) if most != resource.RLIM_INFINITY else 1 << 20
+
+
 _END: ContextVar[JoinedEnd | None] = ContextVar("end", default=None)
 
 
@@ -119,21 +128,46 @@ class Residence:
         self._changed = anyio.Event()
 
     async def run(self) -> None:
-        """Serve until nobody has been connected for `idle_seconds`."""
+        """Serve until nobody has been connected for `idle_seconds`, or until nobody new could be.
+
+        When the socket is gone, or the whole store, those who are connected are better off with another one, too.
+        """
         listener = await anyio.create_unix_listener(self._name, mode=0o600)
         ours = os.stat(self._name).st_ino
         try:
             async with listener, anyio.create_task_group() as tasks:
-                tasks.start_soon(listener.serve, self._serve)
+                tasks.start_soon(self._accept, listener, tasks)
+                tasks.start_soon(self._watch, ours, tasks.cancel_scope)
                 await self._nobody()
                 # A client that comes now finds nobody, and starts another one.
                 tasks.cancel_scope.cancel()
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                if os.stat(self._name).st_ino == ours:
-                    os.unlink(self._name)
+            if self._is_there(ours):
+                os.unlink(self._name)
             with anyio.CancelScope(shield=True):
                 await self._stores.close()
+
+    async def _watch(self, ours: int, life: anyio.CancelScope) -> None:
+        while self._is_there(ours):  # noqa: ASYNC110 - nobody says when a file goes
+            await anyio.sleep(WATCH_SECONDS)
+        log.warning("the socket is gone, so this resident goes")
+        life.cancel()
+
+    def _is_there(self, ours: int) -> bool:
+        try:
+            return os.stat(self._name).st_ino == ours
+        except OSError:
+            return False
+
+    async def _accept(self, listener: SocketListener, tasks: TaskGroup) -> None:
+        while True:
+            try:
+                stream = await listener.accept()
+            except anyio.BrokenResourceError:
+                # No descriptor is left. Who waits is welcomed when one is, or serves itself; the others go on.
+                await anyio.sleep(BREATH_SECONDS)
+            else:
+                tasks.start_soon(self._serve, stream)
 
     async def _nobody(self) -> None:
         while True:
@@ -173,6 +207,9 @@ class Residence:
             config = Config.from_environ(environ, project=project, store=store)
         except ConfigError:
             await end.answer_hello(False)  # its own process tells what is wrong
+            return
+        if self._connected > most_clients():
+            await end.answer_hello(False)
             return
         _END.set(end)
         connection = Connection(end, name)

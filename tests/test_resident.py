@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -146,6 +147,32 @@ def test_it_stays_for_a_client_that_says_nothing_and_goes_when_there_is_none(
         assert client.ask("ping")["result"] == {}
     until(lambda: not residents(place.location), "the resident goes")
     assert not list(place.location.folder.glob("serve-*.sock"))
+
+
+def test_it_goes_when_its_socket_is_gone_and_nobody_notices(place: Place) -> None:
+    with Server(place.arguments, place.environ) as old:
+        session = old.call("bilt_get_session")
+        first = the_resident(place)
+        for socket_ in place.location.folder.glob("serve-*.sock"):
+            socket_.unlink()
+        with Server(place.arguments, place.environ) as new:
+            assert new.call("bilt_get_session") == session
+            assert the_resident(place) != first
+            assert old.call("bilt_get_session") == session
+
+
+def test_where_no_more_can_be_served_the_others_go_on_and_the_new_one_serves_itself(
+    place: Place,
+) -> None:
+    few = ("sh", "-c", 'ulimit -n 40; exec "$0" "$@"')
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(Server(place.arguments, place.environ, within=few))
+            for _ in range(21)
+        ]
+        session = clients[0].call("bilt_get_session")
+        assert all(client.call("bilt_get_session") == session for client in clients)
+        assert [loaded(c.process.pid, "_pydantic_core") for c in clients] == [False] * 20 + [True]
 
 
 # -- when it is not to be used ---------------------------------------------------------------------
