@@ -6,6 +6,7 @@ Where there can be none, `serve` says so, and the caller serves in this process.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 
@@ -37,7 +38,10 @@ def plainly_asked(arguments: Sequence[str], environ: Mapping[str, str]) -> Asked
         here = os.getcwd()
     except OSError:
         return None
-    project, store = (os.path.join(here, os.path.expanduser(p)) for p in (project, store))
+    project, store = os.path.expanduser(project), os.path.expanduser(store)
+    if "~" in (project[:1], store[:1]):
+        return None  # there is no such home
+    project, store = os.path.join(here, project), os.path.join(here, store)
     if not os.path.isdir(project) or "\0" in project + store:
         return None
     return Asked(project, store.rstrip("/") or "/", dict(environ))
@@ -57,5 +61,6 @@ def serve(asked: Asked) -> Backlog | None:
         return None if Relay(backlog, lambda: join(asked)).run() else backlog
     except KeyboardInterrupt:
         return None
-    except OSError:
-        return backlog
+    except OSError as error:
+        # Without an input there is nobody to serve.
+        return None if error.errno == errno.EBADF and not backlog.number else backlog

@@ -71,6 +71,7 @@ def test_both_ways_find_the_same_folder(things: Path, name: str) -> None:
     [
         *(("--help",), ("--version",), ("confirm",), ("--proj", "."), ("--project",), ("-x",)),
         *(("--project", "missing"), ("--project=missing",), ("--no-resident",), ("extra",)),
+        *(("--store", "~nobody-of-this-name/store"), ("--project", "~nobody-of-this-name")),
     ],
 )
 def test_whatever_is_not_plain_is_left_to_the_whole_program(
