@@ -18,8 +18,11 @@ from .frames import HELLO, REFUSED, WELCOME, Frames, NotAFrame, frame, pack
 
 START_SECONDS = 20.0
 """Clients give a server some thirty to answer; in this process it takes two or three more."""
-WELCOME_SECONDS = 10.0
+WELCOME_SECONDS = 5.0
+"""Who is up answers in milliseconds; some clients give a server ten seconds in all."""
 LOOK_SECONDS = 0.003
+PATIENT_LOOK_SECONDS = 0.02
+"""For those who wait for what another one has started: thirty who look often would hold it up."""
 MOST_STARTS = 2
 DATABASE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
@@ -112,7 +115,7 @@ class _Search:
                     return None
             if not self._start():
                 return None
-            time.sleep(LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS if self._asked.child else PATIENT_LOOK_SECONDS)
         return None
 
     def _connect(self) -> _socket.socket | None:
