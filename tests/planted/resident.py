@@ -129,8 +129,8 @@ PLANTS: tuple[Plant, ...] = (
             "test_store_decisions.py::"
             "test_a_cancel_that_comes_again_answers_for_the_same_workflow_and_hits_no_other",
         ),
-        "            if before is not None:\n",
-        "            if before is None and key is None:\n",
+        '        before = decided_before(c, session, key, "cancel")\n',
+        '        before = decided_before(c, session, None, "cancel")\n',
     ),
     plant(
         "resident: an answer is lost with the last resident",
@@ -151,5 +151,70 @@ PLANTS: tuple[Plant, ...] = (
         ),
         "    except OSError:\n        pass  # nobody reads the log\n",
         "    except ZeroDivisionError:\n        pass\n",
+    ),
+    plant(
+        "resident: what was done before it died is refused when it comes again",
+        within(
+            "state/sqlite_decisions.py",
+            "test_resident_repeats.py::"
+            "test_whatever_was_done_before_is_answered_as_done_and_done_once",
+        ),
+        """           WHERE i.session = :session AND i.key = :key AND i.digest = :what\"\"\",\n""",
+        """           WHERE i.session = :session AND i.key = :key AND i.digest = 'x' || :what\"\"\",\n""",
+    ),
+    plant(
+        "resident: a project that was made before it died is somebody else's",
+        within(
+            "state/sqlite_projects.py",
+            "test_resident_repeats.py::"
+            "test_whatever_was_done_before_is_answered_as_done_and_done_once",
+        ),
+        """uuid5(_BY_KEY, f"{account} {key}")""",
+        "uuid4()",
+    ),
+    plant(
+        "resident: an answer to the dead one is taken by the next",
+        within(
+            "server/questions.py",
+            "test_resident_repeats.py::"
+            "test_an_answer_to_what_a_dead_one_has_asked_is_none_to_what_the_next_one_asks",
+        ),
+        'int.from_bytes(os.urandom(2), "big") // 2 * _EACH',
+        "_EACH",
+    ),
+    plant(
+        "resident: what it has said before its end is not read",
+        within(
+            "server/relay.py",
+            "test_relay.py::test_what_a_resident_has_said_before_it_was_lost_is_not_asked_again",
+        ),
+        "        except ConnectionError:\n            self._to_resident.clear()",
+        "        except ConnectionError:\n            resident.setblocking(False)\n"
+        "            while resident.recv(READ_BYTES):\n                pass",
+    ),
+    plant(
+        "resident: who has closed his end loses his answers with it",
+        within(
+            "server/relay.py",
+            "test_relay.py::test_a_client_that_has_closed_its_end_loses_no_answer_with_a_resident",
+        ),
+        "                return not self._backlog.ended or bool(",
+        "                return not self._backlog.ended and bool(",
+    ),
+    plant(
+        "resident: nobody new can reach it, and it stays",
+        resident("server/residence.py", "it_goes_when_its_socket_is_gone_and_nobody_notices"),
+        "        life.cancel()\n",
+        "",
+    ),
+    plant(
+        "connection: who reads nothing is read for ever",
+        within(
+            "server/connection.py",
+            "test_connection.py::"
+            "test_of_a_client_that_reads_no_answers_no_more_is_read_until_it_does",
+        ),
+        "                while len(self._open) >= MOST_OPEN:\n",
+        "                while len(self._open) >= 1000 * MOST_OPEN:\n",
     ),
 )
