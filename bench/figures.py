@@ -6,11 +6,16 @@ import json
 import math
 import statistics
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 HEAD = ("what", "floor p50", "ours p50", "ratio", "p95", "p99", "n", "target", "ok?")
+TARGET = HEAD.index("target")
+WIDE = 42
+"""Characters of what a row is about, before it goes on in another line."""
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
@@ -84,7 +89,7 @@ class Row:
             self.what + "".join(f" ({told(value)} {name})" for name, value in self.counts.items()),
             f"{told(percentile(self.floor, 50))} {self.unit}" if self.floor else "",
             f"{told(percentile(self.ours, 50))} {self.unit}",
-            "" if ratio is None else f"{ratio:.2f}",
+            "" if ratio is None else told(ratio),
             told(percentile(self.ours, 95)),
             told(percentile(self.ours, 99)),
             str(len(self.ours)),
@@ -127,14 +132,16 @@ def told(value: float) -> str:
 def show(rows: Sequence[Row], machine: dict[str, str], *, to_stderr: bool) -> None:
     """Print the table and the machine."""
     out = sys.stderr if to_stderr else sys.stdout
-    lines = [HEAD, *(row.cells() for row in rows)]
+    blocks = [_broken(line) for line in (HEAD, *(row.cells() for row in rows))]
+    lines = [line for block in blocks for line in block]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
-    for number, line in enumerate(lines):
-        cells = [
-            cell.ljust(width) if column in (0, 7, 8) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        print("  ".join(cells).rstrip(), file=out)
+    for number, block in enumerate(blocks):
+        for line in block:
+            cells = [
+                cell.ljust(width) if column in (0, TARGET, TARGET + 1) else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ]
+            print("  ".join(cells).rstrip(), file=out)
         if number == 0:
             print("  ".join("-" * width for width in widths), file=out)
     print(file=out)
@@ -143,6 +150,14 @@ def show(rows: Sequence[Row], machine: dict[str, str], *, to_stderr: bool) -> No
         print(f"  {', '.join(names)}: {floor_is}", file=out)
     print(file=out)
     print(", ".join(f"{name} {value}" for name, value in machine.items()), file=out)
+
+
+def _broken(cells: Sequence[str]) -> list[tuple[str, ...]]:
+    """A line of the table, as so many that it fits into a terminal of 120 columns."""
+    columns = [[cell] for cell in cells]
+    columns[0] = textwrap.wrap(cells[0], WIDE, subsequent_indent="  ")
+    columns[TARGET] = cells[TARGET].replace(", ", ",\n").split("\n")
+    return list(zip_longest(*columns, fillvalue=""))
 
 
 def _floors(rows: Iterable[Row]) -> dict[str, list[str]]:

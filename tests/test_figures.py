@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bilt_mcp.bench.figures import Row, Target, as_json
+from bilt_mcp.bench.figures import Row, Target, as_json, show
 from bilt_mcp.bench.plot import figures_picture, peers_picture
 from bilt_mcp.bench.tables import NoFigures, clients_table, figures_table, fill, peers_table
 
@@ -131,6 +131,22 @@ def marks(picture: str, style: str) -> list[float]:
     drawing = ElementTree.fromstring(picture)
     lines = [line for line in drawing.iter(f"{SVG}line") if line.get("class") == style]
     return [float(line.get("x1", "")) for line in lines][:-1]
+
+
+def test_the_table_fits_into_a_terminal_and_breaks_words_nowhere(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    long = row("long", 1234.5, p50=40, p95=60, ratio=0.06)
+    long.what = "those with a text that none has, of 1,000,000 messages among 100,000 sessions"
+    long.counts["MiB more, once for all clients"] = 118
+    show([long, row("slow", 0.0123)], {"cores": "2"}, to_stderr=False)
+    head, _, *lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert max(map(len, lines)) <= 120
+    told = " ".join(line[: head.index("floor p50")].strip() for line in lines[:-1])
+    assert told == f"{long.what} (118 MiB more, once for all clients)"
+    limits = [line[head.index("target") :].split("  ")[0] for line in lines[:3]]
+    assert limits == ["p50 ≤ 40 ms,", "p95 ≤ 60 ms,", "p50 ≤ 0.06 × floor"]
+    assert lines[0].split()[-1] == "NO"
 
 
 def test_a_table_is_put_between_its_marks_and_nothing_else_is_touched() -> None:
