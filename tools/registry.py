@@ -117,9 +117,8 @@ def _failure_behind(error: ToolError, name: str) -> CallToolResult:
         return _failure(cause, name)
     if isinstance(cause, ValidationError):
         return failure(InvalidArguments([problem_of(found) for found in cause.errors()]))
-    if (
-        type(cause) is ToolError
-    ):  # no tool of ours raises it; the SDK does for an answer that fits no question
+    # No tool of ours raises it; the SDK does, for an answer that fits no question.
+    if type(cause) is ToolError:
         return failure(ConfirmationRequired(_NO_ANSWER))
     return _crashed(cause or error, name)
 

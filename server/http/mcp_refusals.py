@@ -33,7 +33,7 @@ def unknown_version(version: str, asked: Message | None) -> Response | None:
     rejected = unsupported_protocol_version_rejection(version)
     if rejected is None or (asked is not None and asked.is_stateless):
         return None
-    number = asked and asked.id
+    number = None if asked is None else asked.id
     return rpc_error(400, rejected.code, rejected.message, asked=number, data=rejected.data)
 
 
@@ -50,7 +50,8 @@ def no_session(asked: Message | None) -> Response:
         "Bad Request: Missing session ID. Begin with initialize, and send the Mcp-Session-Id of its answer with "
         "every request. From 2026-07-28 on, send MCP-Protocol-Version instead."
     )
-    return rpc_error(400, INVALID_REQUEST, told, asked=asked and asked.id)
+    number = None if asked is None else asked.id
+    return rpc_error(400, INVALID_REQUEST, told, asked=number)
 
 
 def version_missing(asked: Message) -> Response:
