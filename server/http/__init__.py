@@ -3,8 +3,8 @@
 A request comes from `listening` to the `gate`, which refuses it or notes who asks; then to its route, which asks `site`
 for the caller's desk and does what a tool does.
 
-    start     serve, settings, startup_checks, listening (sockets, uvicorn), connection (who holds it for nothing), app (all
-              routes), site (what they share)
+    start     serve, settings, startup_checks, listening (sockets, uvicorn), connection (how long),
+              app (all routes), site (what they share)
     gate      gate, surfaces (who may come how), head, body, whereabouts (hosts and origins), doorman (keys, logins and
               limits), oauth, issuer_keys, identity (who asks), errors, open_requests (what ends with its key), traffic
     /mcp      mcp, mcp_servers (one for each credential), mcp_sessions, mcp_limits, mcp_refusals, rpc_body, rpc_error,
