@@ -157,6 +157,18 @@ async def test_a_secret_in_the_key_set_is_believed_by_nobody(gate: Gated, issuer
     assert (await ask(gate, token)).status == 401
 
 
+async def test_what_is_no_key_in_the_key_set_does_not_spoil_the_others(
+    gate: Gated, issuer: Issuer
+) -> None:
+    issuer.extra = [
+        {"kty": ["RSA"], "kid": "a"},
+        {"kty": "RSA", "kid": ["b"], "n": "AQAB", "e": "AQAB"},
+        {"kty": "RSA", "kid": "c", "n": "no number", "e": "AQAB"},
+        {"kty": "EC", "kid": "d", "crv": "P-256", "x": "AQAB", "y": "AQAB"},
+    ]
+    assert (await ask(gate, issuer.token())).status == 200
+
+
 async def test_made_up_tokens_are_guesses_and_expired_ones_are_not(
     place: Place, issuer: Issuer
 ) -> None:

@@ -7,7 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from http.client import HTTPException
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
@@ -28,7 +28,7 @@ PAUSE_SECONDS = 60.0
 FETCH_SECONDS = 5.0
 MOST_BYTES = 262_144
 MOST_KEYS = 64
-_KINDS = frozenset({"RSA", "EC", "OKP"})
+_KINDS = ("RSA", "EC", "OKP")
 """Not `oct`: a secret that is published is none."""
 
 
@@ -82,12 +82,17 @@ def _fetch_keys(issuer: str) -> dict[str | None, jwt.PyJWK]:
     published = _KeySet.model_validate_json(_get(_where_keys_are(issuer))).keys
     found: dict[str | None, jwt.PyJWK] = {}
     for key in published[:MOST_KEYS]:
-        if key.get("kty") in _KINDS and key.get("use", "sig") == "sig":
+        name = key.get("kid")
+        if key.get("kty") in _KINDS and key.get("use", "sig") == "sig" and _is_name(name):
             try:
-                found[key.get("kid")] = jwt.PyJWK(key)
+                found[name] = jwt.PyJWK(key)
             except jwt.PyJWTError as error:
                 log.info("a key of %s cannot be used: %s", issuer, error)
     return found
+
+
+def _is_name(kid: object) -> TypeGuard[str | None]:
+    return kid is None or isinstance(kid, str)
 
 
 def _where_keys_are(issuer: str) -> str:

@@ -72,6 +72,8 @@ def query_of(request: Request, *known: str, repeatable: str = "") -> dict[str, s
     problems: list[Problem] = []
     names = [*known, repeatable] if repeatable else known
     for name, value in request.query_params.multi_items():
+        if len(problems) == MOST_PROBLEMS:
+            break
         if name == repeatable:
             continue
         if name not in known:
@@ -80,7 +82,7 @@ def query_of(request: Request, *known: str, repeatable: str = "") -> dict[str, s
             problems.append(Problem(name, "is there twice"))
         found[name] = value
     if problems:
-        raise InvalidArguments(problems[:MOST_PROBLEMS])
+        raise InvalidArguments(problems)
     return found
 
 
