@@ -162,7 +162,7 @@ async def test_what_is_no_key_in_the_key_set_does_not_spoil_the_others(
 ) -> None:
     issuer.extra = [
         {"kty": ["RSA"], "kid": "a"},
-        {"kty": "RSA", "kid": ["b"], "n": "AQAB", "e": "AQAB"},
+        {"kty": "RSA", "kid": ["b"], "n": "_" * 344, "e": "AQAB"},
         {"kty": "RSA", "kid": "c", "n": "no number", "e": "AQAB"},
         {"kty": "EC", "kid": "d", "crv": "P-256", "x": "AQAB", "y": "AQAB"},
     ]

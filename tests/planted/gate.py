@@ -204,4 +204,13 @@ PLANTS: tuple[Plant, ...] = (
         "if time.monotonic() - self._tried_at > PAUSE_SECONDS:",
         "if time.monotonic() - self._tried_at > 0:",
     ),
+    plant(
+        "oauth: one key that is none spoils all others",
+        within(
+            "server/http/issuer_keys.py",
+            f"{OAUTH}what_is_no_key_in_the_key_set_does_not_spoil_the_others",
+        ),
+        " and _is_name(name)",
+        "",
+    ),
 )
