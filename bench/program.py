@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.json not in (None, "-"):
         try:
             Path(given.json).open("a").close()
-        except OSError as error:  # said now, and not after five minutes
+        except OSError as error:  # said now, and not after ten minutes
             print(f"bilt-mcp bench: cannot write {given.json}: {error.strerror}", file=sys.stderr)
             return 2
     # Only now: what measures needs what only Linux has.
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--quick", action="store_true", help="fewer rounds: one minute instead of five"
+        "--quick", action="store_true", help="fewer rounds: two or three minutes instead of ten"
     )
     parser.add_argument("--smoke", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(
