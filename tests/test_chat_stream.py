@@ -196,7 +196,7 @@ async def test_a_stream_that_cannot_be_is_refused(alice: Person, query: dict[str
 
 
 async def test_a_line_is_told_although_nothing_else_happens(alice: Person, place: Place) -> None:
-    """The step waits, so only the line itself can wake the stream; `bench/rounds_http.py` measures how long it takes."""
+    """The step waits, so only the line itself can wake the stream. `bilt-mcp bench --only http` says how soon."""
     place.workflow(HELD)
     thread = await alice.queue()
     async with alice.stream(thread) as events:
