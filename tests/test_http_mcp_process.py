@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import httpx2
 import pytest
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult
@@ -17,10 +19,10 @@ from mcp_types import ElicitRequestParams, ElicitResult
 from bilt_mcp.tools import TOOLS
 
 from .support.agents import Agent, Json
-from .support.http import key_in, serve_process
+from .support.http import Served, key_in, serve_process
 from .support.http_site import ERAS, mcp_client
 from .support.places import Place, open_place
-from .support.rpc import Server
+from .support.rpc import PATIENCE, Server
 
 pytestmark = pytest.mark.anyio
 
@@ -152,6 +154,14 @@ async def test_what_one_way_started_the_other_one_cancels(shop: Shop, era: str) 
             assert cancelled["stopped"]["verified"] is True
 
 
+async def open_requests(server: Served) -> float:
+    """How many requests it is answering, this one among them."""
+    async with httpx2.AsyncClient(timeout=PATIENCE) as http:
+        told = (await http.get(f"{server.url}/metrics")).text
+    (found,) = re.findall(r"^bilt_http_open_requests (\S+)$", told, re.MULTILINE)
+    return float(found)
+
+
 async def test_one_who_waits_gets_an_answer_when_the_server_is_told_to_stop(
     tmp_path: Path,
 ) -> None:
@@ -171,16 +181,14 @@ async def test_one_who_waits_gets_an_answer_when_the_server_is_told_to_stop(
                         await waits.call("bilt_get_session", session_id=session_id, **known)
                     )
 
+                # With its first answer the SDK asks for schemas, too.
+                await other.call("bilt_list_projects")
+                before = await open_requests(server)
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(wait, agent)
                     tasks.start_soon(wait, other)
-                    for each in (
-                        agent,
-                        other,
-                        agent,
-                        other,
-                    ):  # what came before has been taken then
-                        await each.call("bilt_list_projects")
+                    while await open_requests(server) < before + 2:
+                        pass
                     server.stop(signal.SIGTERM)
             assert [each["status"] for each in told] == ["running", "running"]
             assert await anyio.to_thread.run_sync(server.exit_code) == 0
