@@ -12,11 +12,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from bilt_mcp.server.http.connection import Connection
 from bilt_mcp.server.http.settings import HttpSettings
 
 from .support.http import serve_process, serving
 from .support.places import Place, open_place
 from .support.places import place as place  # a fixture
+from .support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -127,13 +129,22 @@ async def test_the_rest_of_a_body_that_nobody_reads_is_not_waited_for(
 
 
 async def test_a_connection_that_gets_on_stays(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{CONNECTION}.PATIENCE_SECONDS", SOON)
+    hurried: list[Connection] = []
+    really = Connection._hurry  # pyright: ignore[reportPrivateUsage]
+
+    def hurry(connection: Connection) -> None:
+        hurried.append(connection)
+        really(connection)
+
+    monkeypatch.setattr(Connection, "_hurry", hurry)
     async with connected(at) as client:
-        for _ in range(4):
+        for number in range(1, 5):
             await client.write(LIVE)
-            await asyncio.sleep(SOON / 2)
+            await wait_until(lambda n=number: len(hurried) == n, "it is hurried")  # type: ignore[misc]
             await client.write("\r\n")
             assert "200 OK" in await client.answer()
+            left = hurried[-1]._impatience  # pyright: ignore[reportPrivateUsage]
+            assert left is None, "its time goes on"
 
 
 async def test_connections_leave_files_for_the_store(

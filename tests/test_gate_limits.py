@@ -250,7 +250,7 @@ async def test_who_is_still_sending_when_the_server_stops_is_told_so_at_once(pla
             tasks.start_soon(send)
             await wait_until(lambda: len(gate.site.requests) == 1, "it is being sent")
             gate.site.stopping.set()
-            await wait_until(lambda: sending.is_complete, "it is answered", timeout=4)
+            await wait_until(lambda: sending.is_complete, "it is answered", timeout=15)
         assert (sending.status, sending.json["code"]) == (503, "stopping")
         assert sending.headers["retry-after"] == "1"
 
