@@ -125,6 +125,7 @@ def test_an_answer_to_what_a_dead_one_has_asked_is_none_to_what_the_next_one_ask
                 os.kill(resident, signal.SIGKILL)
         second = client.next()
         assert first["params"]["message"] == second["params"]["message"]
+        assert first["id"] != second["id"]
         client.write(answer_to(first))
         assert client.call("bilt_get_session", **at)["status"] == "paused"
         client.write(answer_to(second))

@@ -217,4 +217,13 @@ PLANTS: tuple[Plant, ...] = (
         "                while len(self._open) >= MOST_OPEN:\n",
         "                while len(self._open) >= 1000 * MOST_OPEN:\n",
     ),
+    plant(
+        "resident: whoever waits for it holds it up",
+        within(
+            "server/joining.py",
+            "test_joining.py::test_those_who_wait_for_what_another_one_starts_do_not_hold_it_up",
+        ),
+        "LOOK_SECONDS if self._asked.child else PATIENT_LOOK_SECONDS",
+        "LOOK_SECONDS",
+    ),
 )
