@@ -46,6 +46,7 @@ from bilt_mcp.state import (
 )
 
 from . import control
+from .heart import beat, show_life
 from .housekeeping import keep_house, size_of
 from .identity import code_identity
 from .keepers import KeeperPool
@@ -62,7 +63,6 @@ log = logging.getLogger("bilt_mcp.worker")
 CODE = code_identity()
 """What this process runs, whatever is installed since."""
 LOOK_SECONDS = 1.0
-BEAT_SECONDS = 1.0
 LEAST_PLACES = 16
 """Workflows at once where nobody says otherwise: steps mostly wait, and one that is pending seems to hang."""
 MAX_LOG_BYTES = 1_048_576
@@ -117,7 +117,7 @@ class Worker:
             await tasks.start(control.serve, self._location.control, self._answer)
             ready()
             tasks.start_soon(self._keepers.run)
-            tasks.start_soon(self._beat)
+            tasks.start_soon(beat, self._location, lambda: bool(self._runners))
             await self._sweep(tasks)
             tasks.start_soon(keep_house, self._store, self._location, self._epoch)
             await self._work(tasks)
@@ -249,7 +249,7 @@ class Worker:
             revive = revival(self._location, self._idle_seconds)
             runner = Runner(self._store, claim, folder, self._keepers, revive, self._spans)
             self._runners[claim.workflow_id] = runner
-            self._show_life()
+            show_life(self._location)
             tasks.start_soon(self._run, claim.workflow_id, runner)
 
     def _most_at_once(self) -> int:
@@ -280,16 +280,6 @@ class Worker:
                 halted = await runner.halt(asked["reason"], Caller(**asked["by"]))
                 return {"workflow_id": halted.workflow_id, "stopped": asdict(halted.stopped)}
         return {}
-
-    async def _beat(self) -> None:
-        while True:
-            if self._runners:
-                self._show_life()
-            await anyio.sleep(BEAT_SECONDS)
-
-    def _show_life(self) -> None:
-        with contextlib.suppress(OSError):
-            self._location.heartbeat.touch(0o600)
 
     async def _answer_bell(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from bilt_mcp.engine import LocalEngine
 from bilt_mcp.engine.control import ask
+from bilt_mcp.engine.processes import identify
 from bilt_mcp.state import Caller, CannotCancel, FailureCode, SqliteStore, Status
 from bilt_mcp.state.driver import WAL_RESET_BUG
 
@@ -161,6 +163,20 @@ async def test_an_idle_worker_goes_and_the_next_message_starts_another(tmp_path:
         await build.start("two")
         assert (await build.ended()).status == "completed"
         assert build.epoch() == 2
+
+
+async def test_when_its_store_is_removed_the_worker_goes_and_nothing_that_it_ran_lives_on(
+    build: Build, marker: str
+) -> None:
+    """Else nobody could cancel it any more: a new store at the same place knows nothing of it."""
+    declare_hostile(build, marker)
+    await build.start()
+    await until_up(build, marker)
+    worker = build.worker_pid()
+    shutil.rmtree(build.location.folder)
+    await wait_until(lambda: alive(marker) == [], "nothing of the step is alive")
+    await wait_until(lambda: identify(worker) is None, "the worker has gone")
+    assert not deployed(build)
 
 
 async def test_a_worker_that_starts_to_leave_never_strands_a_message(tmp_path: Path) -> None:

@@ -162,8 +162,8 @@ PLANTS: tuple[Plant, ...] = (
     ),
     plant(
         "invocations: the heart beats once",
-        within("engine/worker.py", RUN),
-        "            if self._runners:\n                self._show_life()\n",
-        "            if not self._runners:\n                self._show_life()\n",
+        within("engine/heart.py", RUN),
+        "        if busy():\n",
+        "        if not busy():\n",
     ),
 )

@@ -22,6 +22,16 @@ HALVES = "test_proof_output.py::test_no_secret_that_is_taken_half_written_comes_
 
 PLANTS: tuple[Plant, ...] = (
     plant(
+        "tree: a worker stays when its store is removed",
+        within(
+            "engine/heart.py",
+            "test_worker_life.py::"
+            "test_when_its_store_is_removed_the_worker_goes_and_nothing_that_it_ran_lives_on",
+        ),
+        "if away >= GONE_BEATS:",
+        "if False:",
+    ),
+    plant(
         "tree: a keeper adopts no orphans",
         within("engine/keeper_launch.py", CANCEL),
         "    prctl(SET_CHILD_SUBREAPER, 1)\n",
