@@ -168,9 +168,8 @@ async def test_a_decision_that_is_being_made_when_the_client_goes_is_acted_upon(
 
     office = SimpleNamespace(desk=at_the_desk, caller=Caller)
     nobody = SimpleNamespace(client_params=None)
-    context = SimpleNamespace(
-        request_context=SimpleNamespace(lifespan_context=office, session=nobody)
-    )
+    request = SimpleNamespace(lifespan_context=office, request_id=None, session=nobody)
+    context = SimpleNamespace(request_context=request)
     async with anyio.create_task_group() as client:
         client.start_soon(tool, context, UNKNOWN, *arguments)
         await deciding.wait()
