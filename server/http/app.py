@@ -47,11 +47,12 @@ def all_routes(site: Site) -> list[BaseRoute]:
     """Every route there is."""
     readiness = Readiness(site)
     return [
+        # Routes are tried one after the other, so what is polled comes first.
+        *invocations.routes(site),
         *health.routes(site, readiness),
         *metrics.routes(site, readiness),
         *mcp.routes(site),
         *spaces.routes(site),
-        *invocations.routes(site),
         *well_known.routes(site),
         *login.routes(site),
         *chat.routes(site),
