@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
+import time
+from datetime import datetime
 
 import anyio
 import pytest
@@ -195,7 +197,7 @@ async def test_a_stream_that_cannot_be_is_refused(alice: Person, query: dict[str
         await alice.told("/chat/cancel", {"thread_id": thread})
 
 
-async def test_a_line_is_told_although_nothing_else_happens(alice: Person, place: Place) -> None:
+async def test_a_line_is_told_soon_after_it_was_said(alice: Person, place: Place) -> None:
     """The step waits, so only the line itself can wake the stream. `bilt-mcp bench --only http` says how soon."""
     place.workflow(HELD)
     thread = await alice.queue()
@@ -203,6 +205,8 @@ async def test_a_line_is_told_although_nothing_else_happens(alice: Person, place
         with anyio.fail_after(20):
             async for event in events:
                 if event.data.get("content") == "begun":
+                    said = datetime.fromisoformat(event.body["timestamp"]).timestamp()
+                    assert time.time() - said < 1.0
                     break
         (place.project / "go").touch()
     await alice.follow(thread)

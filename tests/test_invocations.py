@@ -194,7 +194,7 @@ async def test_the_caller_s_limit_stops_a_step_in_time(build: Build) -> None:
     (run,) = found.runs
     assert run.outcome == "timed_out"
     assert run.finished_at is not None
-    assert run.finished_at - run.started_at >= 300
+    assert 300 <= run.finished_at - run.started_at < 5_000
     assert not os.path.exists(f"/proc/{there(build, 'pid').read_text().strip()}")  # noqa: ASYNC240
 
 

@@ -60,7 +60,7 @@ async def test_a_cancelled_step_leaves_nobody_alive(
             assert result.stopped
             assert result.survivors == 0
             assert result.killed >= 2
-            assert result.took_ms < 9000, "not the whole grace"
+            assert result.took_ms < 5000
             assert result.signal == (signal.SIGTERM if grace else signal.SIGKILL)
 
 
@@ -155,10 +155,10 @@ async def test_a_leader_that_ignores_term_dies_after_the_grace_and_not_before(
         began = time.monotonic()
         process.cancel()
         result = await process.wait()
-        assert time.monotonic() - began >= 0.4
+        assert 0.4 <= time.monotonic() - began < 2
         assert result.stopped
         assert result.signal == signal.SIGKILL
-        assert result.took_ms >= 400
+        assert 400 <= result.took_ms < 2000
 
 
 async def test_a_leader_may_use_its_grace_to_end_well(tmp_path: Path, marker: str) -> None:
@@ -186,7 +186,7 @@ async def test_a_second_cancel_shortens_the_grace(tmp_path: Path, marker: str) -
         process.cancel(0)
         result = await process.wait()
         assert result.signal == signal.SIGKILL
-        assert result.took_ms < 25_000
+        assert result.took_ms < 5000
 
 
 async def test_a_step_that_ended_by_itself_was_not_stopped(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ async def test_a_cancel_right_after_the_start_is_never_slow(tmp_path: Path, mark
             process.cancel()
             result = await process.wait()
             assert result.stopped
-            assert result.took_ms < 25_000
+            assert result.took_ms < 5000
 
 
 async def test_everybody_who_waits_gets_the_same_result(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ async def test_a_stray_that_holds_the_output_open_does_not_delay_the_end(
         held = os.open(f"/proc/{leader.pid}/fd/1", os.O_WRONLY)
         try:
             process.cancel()
-            with anyio.fail_after(30):
+            with anyio.fail_after(5):
                 result = await process.wait()
         finally:
             os.close(held)

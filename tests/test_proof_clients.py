@@ -29,10 +29,10 @@ pytestmark = pytest.mark.anyio
 CLIENTS = 16
 STARTING = 4
 """As many servers start at once: it is computing, so more would only be slower each."""
-LONGEST_SECONDS = 15.0
-"""Nobody waits longer for a call that is not asked to wait; a store that is locked is given up after ten."""
+LONGEST_SECONDS = 5.0
+"""Nobody waits longer for a call that is not asked to wait; 15 s while others are killed."""
 FAIR = 3
-"""Nobody does less than a third of what the one in the middle does, but for one turn: there may be few of them."""
+"""Nobody does less than a third of what the one in the middle does."""
 WRITING = ("bilt_send_message", "bilt_cancel_workflow")
 KILLING_FROM_SECONDS = 100
 """A run that is shorter kills nobody."""
@@ -116,6 +116,7 @@ class Load:
         return [wait for tool in WRITING for wait in self.waits[name].get(tool, [])]
 
 
+@pytest.mark.timeout(300)  # before the load, sixteen servers compute for a second or two each
 async def test_sixteen_clients_meet_no_locked_store_and_none_of_them_starves(
     tmp_path: Path, proof: Proof
 ) -> None:
@@ -167,8 +168,8 @@ def judge(load: Load, proof: Proof, ready: float, killing: bool) -> None:
         f"{1000 * max(worst.values()):.0f} ms, longest / median {max(worst.values()) / median:.0f}"
     )
     assert load.troubles == []
-    starved = {name: count for name, count in turns.items() if FAIR * (count + 1) < middle}
+    starved = {name: count for name, count in turns.items() if FAIR * count < middle}
     assert starved == {}, f"the others did {middle:g}: {starved}"
-    assert max(calls) <= LONGEST_SECONDS, worst
+    assert max(calls) <= (15.0 if killing else LONGEST_SECONDS), worst
     if not killing:
         assert load.ledger.rows("SELECT id FROM workflow WHERE status = 'failed'") == []

@@ -23,7 +23,6 @@ import trustme
 
 from bilt_mcp.server import Config, ConfigError
 from bilt_mcp.server.http.listening import listening
-from bilt_mcp.server.http.open_requests import STOP_SECONDS
 from bilt_mcp.server.http.settings import HttpSettings
 from bilt_mcp.server.http.startup_checks import check
 
@@ -196,7 +195,7 @@ def served(place: Place) -> Iterator[Served]:
 def test_it_says_where_it_is_ready_and_ends_at_once_when_nothing_is_open(served: Served) -> None:
     assert Caller(served).ask("GET", "/health/live")[0] == 200
     served.stop()
-    assert served.exit_code(STOP_SECONDS) == 0
+    assert served.exit_code(5) == 0
     assert "stopping" in served.stderr()
 
 
@@ -261,7 +260,7 @@ async def test_a_cancel_that_is_being_verified_is_answered_before_the_server_goe
     asked = cancel(run)
     await wait_until(lambda: run.status() == "cancelling", "the cancel is on its way")
     served.stop(signal.SIGINT)
-    code = await anyio.to_thread.run_sync(served.exit_code)
+    code = await anyio.to_thread.run_sync(served.exit_code, 12)
     asked.thread.join(PATIENCE)
     assert code == 0
     [(status, body)] = asked.answers
@@ -278,7 +277,7 @@ async def test_a_second_signal_ends_it_at_once(place: Place, served: Served) -> 
     served.stop()
     await wait_until(lambda: "stopping" in served.stderr(), "it has heard")
     served.stop()
-    code = await anyio.to_thread.run_sync(served.exit_code)
+    code = await anyio.to_thread.run_sync(served.exit_code, 2)
     assert code == 128 + signal.SIGTERM
     asked.thread.join(PATIENCE)
 

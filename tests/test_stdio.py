@@ -177,10 +177,11 @@ async def test_the_sdks_own_client_works(place: Place, mode: str) -> None:
 def test_a_long_wait_holds_up_nothing_else(server: Server) -> None:
     session_id = session_of(server)
     waiting = server.start_call("bilt_get_session", session_id=session_id, wait_seconds=45)
-    assert PATIENCE < 45
+    started = time.monotonic()
     assert server.ask("ping")["result"] == {}
     assert server.call("bilt_send_message", session_id=session_id, message="build")
     assert structured(server.answer(waiting))["revision"] > 1
+    assert time.monotonic() - started < 40
 
 
 # -- the end ---------------------------------------------------------------------------------------
@@ -199,9 +200,10 @@ def test_at_the_end_of_the_input_it_goes_at_once_and_the_workflow_runs_on(place:
             server.call("bilt_get_session", session_id=session_id, wait_seconds=0.05)
         server.start_call("bilt_get_session", session_id=session_id, wait_seconds=45)
         server.ask("ping")
+        began = time.monotonic()
         server.end_input()
-        assert PATIENCE < 45, "it waits for nobody"
         assert server.exit_code() == 0
+        assert time.monotonic() - began < 1.0
     assert alive(int(pid_file.read_text()))
     with Server(place.arguments, place.environ, era=STATELESS) as later:
         assert until(later, session_id, {"running"})["session_id"] == session_id

@@ -185,7 +185,7 @@ async def test_a_cancel_on_a_store_that_was_damaged_meanwhile_still_kills(
         damage(place.location)
         found = server.call("bilt_cancel_workflow", session_id=session_id)
         # The worker stumbles over the damage now and then, or is asked in time: both end the build.
-        await wait_until(lambda: alive(marker) == [], "nothing of it is alive")
+        await wait_until(lambda: alive(marker) == [], "nothing of it is alive", timeout=2)
         assert found.get("status", "cancelling") == "cancelling", found
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker, 9)  # it would try for ever to record it
