@@ -63,9 +63,8 @@ def bilt_toml() -> str:
 def scratch() -> Generator[Path]:
     """A folder with a project and a place for a store; removed when nothing uses it any more."""
     folder = Path(tempfile.mkdtemp(prefix="bilt-bench-"))
-    patience = (
-        0.0  # whoever interrupts it, or sees it fail, need not wait until what is idle leaves
-    )
+    # Whoever interrupts it, or sees it fail, need not wait until what is idle leaves.
+    patience = 0.0
     try:
         make_project(folder / "project")
         yield folder
